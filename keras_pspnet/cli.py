@@ -1,0 +1,218 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from keras_pspnet import __version__
+from keras_pspnet.files import UserError, list_images, read_image, writable_folder, write_json
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but a wrong argument is one line, as every other error."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def main(arguments=None) -> int:
+    """Runs one command; 0 when it is done, 2 when something given to it is wrong."""
+    parser = Parser(prog="keras-pspnet", description="PSPNet: train, score, export, run.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    command = commands.add_parser("demo", help="the whole way once, on generated scenes")
+    command.add_argument("--out", default="runs/demo", metavar="DIR", help="(%(default)s)")
+    command.set_defaults(call=demo)
+
+    command = commands.add_parser("train", help="train a recipe")
+    command.add_argument("recipe", metavar="RECIPE")
+    command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
+    command.add_argument("--out", metavar="RUN", required=True, help="the run folder")
+    command.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="settings")
+    command.add_argument("--resume", action="store_true", help="go on where RUN was left")
+    command.set_defaults(call=train)
+
+    command = commands.add_parser("evaluate", help="score a model on pictures with masks")
+    command.add_argument("model", metavar="MODEL", help=".keras, SavedModel folder or .tflite")
+    command.add_argument("--dataset", required=True, metavar="NAME")
+    command.add_argument("--data-dir", metavar="DIR")
+    command.add_argument("--split", default="val", help="(%(default)s)")
+    command.add_argument("--json", metavar="FILE", help="write the scores")
+    command.set_defaults(call=evaluate)
+
+    command = commands.add_parser("predict", help="segment pictures")
+    command.add_argument("model", metavar="MODEL", help=".keras, SavedModel folder or .tflite")
+    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
+    command.add_argument("--out", metavar="DIR", required=True)
+    command.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
+    command.set_defaults(call=predict)
+
+    command = commands.add_parser("export", help="write files for devices")
+    command.add_argument("model", metavar="MODEL", help="a .keras file")
+    command.add_argument("--out", metavar="DIR", required=True)
+    command.add_argument("--formats", default="all", metavar="LIST", help="saved_model,float32")
+    command.add_argument("--calibration", metavar="DIR", help="pictures to compare on")
+    add_export_options(command)
+    command.set_defaults(call=export)
+
+    options = parser.parse_args(arguments)
+    return run(options.call, options)
+
+
+def add_export_options(parser) -> None:
+    """What `export` and export/release.py share."""
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"))
+    parser.add_argument("--output", default="classes", help="classes, logits or probabilities")
+    parser.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
+    parser.add_argument("--min-agreement", type=float, metavar="F", help="share of equal pixels")
+
+
+def run(call: Callable, options) -> int:
+    """Calls a command; what the user can mend becomes one line and exit code 2."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        call(options)
+    except UserError as error:
+        print(f"keras-pspnet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("keras-pspnet: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def quiet_tensorflow() -> None:
+    """Imports TensorFlow without what it prints to stderr while it looks for devices."""
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as devnull:
+        os.dup2(devnull.fileno(), 2)
+    try:
+        import tensorflow
+
+        tensorflow.zeros(())
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+# Each command looks at everything it was given before TensorFlow is imported.
+
+
+def demo(options) -> None:
+    writable_folder(options.out)
+    quiet_tensorflow()
+    from keras_pspnet import demo
+
+    demo.run(options.out)
+
+
+def train(options) -> None:
+    from keras_pspnet.recipes import check_run, find_recipe
+    from keras_pspnet.sources import open_source
+
+    recipe = find_recipe(options.recipe).change(options.settings)
+    check_run(recipe, writable_folder(options.out), options.resume)
+    open_source(recipe.dataset, options.data_dir, split="train")
+    quiet_tensorflow()
+    from keras_pspnet import train
+
+    train.fit(recipe, options.out, data_dir=options.data_dir, resumed=options.resume)
+
+
+def evaluate(options) -> None:
+    from keras_pspnet import metrics, runners
+    from keras_pspnet.progress import track
+    from keras_pspnet.sources import open_source
+
+    kind = runners.check_model(options.model)
+    if options.json:
+        writable_folder(Path(options.json).parent)
+    source = open_source(options.dataset, options.data_dir, split=options.split)
+    if kind != "tflite":
+        quiet_tensorflow()
+    model = runners.load_model(options.model)
+    network = runners.as_network(model)
+    network.check_labels(source.labels)
+    examples = track(source.examples(), "evaluating", len(source))
+    scores = metrics.evaluate(lambda image: runners.segment(model, image), examples, source.labels)
+    for name, iou in scores["classes"].items():
+        print(f"{name:>16}  {'absent' if iou is None else format(iou, '.4f')}")
+    print(
+        f"mIoU {scores['mIoU']:.4f}  (all classes {scores['mIoU_all']:.4f})  mean accuracy "
+        f"{scores['mean_accuracy']:.4f}  pixel accuracy {scores['pixel_accuracy']:.4f}  "
+        f"{scores['images']} images in {scores['seconds']:.1f} s"
+    )
+    if options.json:
+        write_json(options.json, scores)
+
+
+def predict(options) -> None:
+    from keras_pspnet import runners, visualize
+    from keras_pspnet.files import write_bytes
+    from keras_pspnet.labels import load_labels
+    from keras_pspnet.progress import track
+
+    kind = runners.check_model(options.model)
+    images = list_images(*options.images)
+    labels = load_labels(options.labels) if options.labels else None
+    out = writable_folder(options.out)
+    for path in images:
+        read_image(path)
+    if kind != "tflite":
+        quiet_tensorflow()
+    model = runners.load_model(options.model)
+    network = runners.as_network(model)
+    if labels:
+        network.check_labels(labels)
+    labels = labels or network.labels
+    stems = [path.stem for path in images]
+    for path in track(images, "predicting", len(images)):
+        image = read_image(path)
+        classes = runners.segment(model, image)
+        # Two pictures of one name must not overwrite each other.
+        stem = path.stem if stems.count(path.stem) == 1 else path.name
+        write_bytes(out / f"{stem}_classes.png", visualize.class_png(classes, labels))
+        sheet = visualize.overlay_with_legend(image, classes, labels)
+        visualize.save_png(out / f"{stem}_overlay.png", sheet)
+    print(f"{out}: {len(images)} pictures, each as _classes.png (class ids) and _overlay.png")
+
+
+def export(options) -> dict:
+    from keras_pspnet import runners
+    from keras_pspnet.contract import FORMATS, check_request
+    from keras_pspnet.labels import load_labels
+
+    runners.check_keras_model(options.model)
+    labels = load_labels(options.labels) if options.labels else None
+    writable_folder(options.out)
+    pictures = None
+    if options.calibration:
+        pictures = list_images(options.calibration)
+        for path in pictures:
+            read_image(path)
+    formats = list(FORMATS) if options.formats == "all" else options.formats.split(",")
+    request = {"output": options.output, "size": options.size}
+    request["min_agreement"] = options.min_agreement
+    check_request(formats, **request)
+    quiet_tensorflow()
+    from keras_pspnet.export import export_model
+
+    model = runners.load_model(options.model)
+    return export_model(
+        model,
+        options.out,
+        formats=formats,
+        calibration=pictures,
+        labels=labels,
+        say=lambda line: print(line, flush=True),
+        **request,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""Datasets as tf.data pipelines that train both heads."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from keras_pspnet.augment import Augmentation
+from keras_pspnet.augment import crop as crop_pair
+from keras_pspnet.sources import Source, open_source
+
+
+def load(
+    name, path=None, *, split, crop=None, batch_size=1, augment=False, seed=0, aux=True
+) -> tf.data.Dataset:
+    """A dataset, batched for `model.fit`.
+
+    Args:
+        name: the dataset, see `sources.open_source`.
+        path: its folder on disk.
+        split: "train" or "val".
+        crop: (H, W) of what comes out; smaller pictures are padded with the mean and void. None
+            leaves the pictures as they are: a batch then needs pictures of one size.
+        batch_size: pictures a batch; with augmentation an incomplete last batch is dropped.
+        augment: True for the reference's augmentation, or an `augment.Augmentation`. The pictures
+            are then shuffled, and every epoch shuffles and augments anew.
+        seed: the same seed gives the same batches.
+        aux: True gives (images, {"aux": masks, "main": masks}), False (images, masks).
+
+    Returns:
+        Batches of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void is 255.
+
+    Raises:
+        UserError: no such dataset or split.
+        ValueError: `augment` without `crop`.
+    """
+    source = open_source(name, path, split=split)
+    augmentation = Augmentation() if augment is True else augment
+    indices = tf.data.Dataset.range(len(source))
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=bool(augmentation))
+    if augmentation:
+        if crop is None:
+            raise ValueError("`augment` changes the pictures' sizes and needs a `crop` (H, W)")
+        indices = indices.shuffle(len(source), seed=seed, reshuffle_each_iteration=True)
+    keys = tf.data.Dataset.zip(indices, seeds)
+    dataset = _pairs(source, keys, crop, augmentation)
+    dataset = dataset.batch(batch_size, drop_remainder=bool(augmentation))
+    return (with_aux(dataset) if aux else dataset).prefetch(2)
+
+
+def training_steps(
+    source: Source, first: int, last: int, *, crop, batch_size, augmentation, seed
+) -> tf.data.Dataset:
+    """The batches of the steps `first` to `last` - 1 of a training.
+
+    The batch of a step depends on the seed and the number of the step alone, so a training that is
+    resumed sees what it would have seen.
+    """
+    pictures = len(source) // batch_size * batch_size  # an epoch leaves out an incomplete batch
+
+    def key(position):
+        epoch, place = position // pictures, position % pictures
+        shuffle = tf.stack([tf.constant(seed, tf.int64), epoch])
+        index = tf.random.experimental.index_shuffle(place, shuffle, len(source) - 1)
+        return index, position + (seed << 32)
+
+    keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
+    dataset = _pairs(source, keys, crop, augmentation).batch(batch_size, drop_remainder=True)
+    return with_aux(dataset).prefetch(2)
+
+
+def validation(source: Source, crop, batch_size) -> tf.data.Dataset:
+    """The pictures of a split in order, their centres, for both heads."""
+    keys = tf.data.Dataset.range(len(source)).map(lambda index: (index, index))
+    return with_aux(_pairs(source, keys, crop, None).batch(batch_size)).prefetch(2)
+
+
+def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Turns a pipeline of (image, mask) into one that trains both heads."""
+    return dataset.map(lambda image, mask: (image, {"aux": mask, "main": mask}))
+
+
+def _pairs(source, keys, crop, augmentation):
+    """Keys (index, seed) -> augmented, cropped pairs, in parallel and in order."""
+
+    def read(index):
+        return source.read(int(index))
+
+    def pair(index, seed):
+        # Reading depends on the index alone ("stateless"), so tf.data may run it in parallel.
+        image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
+        image.set_shape((None, None, 3))
+        mask.set_shape((None, None))
+        image = tf.cast(image, tf.float32)
+        seed = tf.stack([tf.cast(seed, tf.int64), 0])
+        if augmentation:
+            image, mask = augmentation(image, mask, seed)
+        if crop is not None:
+            image, mask = crop_pair(image, mask, crop, seed + [0, 1] if augmentation else None)
+        return image, mask
+
+    return keys.map(pair, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

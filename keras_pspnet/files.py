@@ -1,0 +1,151 @@
+"""Files in and out: what comes in is checked, what goes out is whole or not there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+class UserError(ValueError):
+    """Something given is wrong. The message is one line: what, which, expected, what to do."""
+
+
+def read_bytes(path) -> bytes:
+    """The content of a file, or one line that says why not."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_image(path) -> np.ndarray:
+    """A picture as uint8 RGB (H, W, 3), whatever its mode, turned as its EXIF says.
+
+    Raises:
+        UserError: no such file, not a picture, or truncated.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{path}: not a readable picture ({reason}); replace or remove it"
+        ) from error
+
+
+def read_mask(path) -> np.ndarray:
+    """A mask's raw ids as uint8 (H, W): an 8-bit grey, palette or 1-bit picture.
+
+    Raises:
+        UserError: no such file, not a picture, truncated, or of another kind.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P", "1"):
+                raise UserError(
+                    f"{path}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
+                    "values are class ids"
+                )
+            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8)
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not a readable mask ({reason}); replace it") from error
+
+
+def list_images(*paths) -> list[Path]:
+    """The pictures named, and those inside the folders named, in order.
+
+    Raises:
+        UserError: a path that does not exist, a folder without pictures.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
+            if not inside:
+                raise UserError(
+                    f"{path}: no pictures in this folder; expected {' '.join(PICTURES)}"
+                )
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return found
+
+
+def writable_folder(path) -> Path:
+    """Checks that a folder is there, or can be made, and can be written; makes nothing that stays.
+
+    Raises:
+        UserError: a file is in the way, or the file system refuses.
+    """
+    path = Path(path)
+    there = path
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"{path}: cannot be a folder, {there} is a file; choose another --out")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return path
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def temporary_beside(path: Path) -> Path:
+    """The name under which `path` is written before it takes its place; one for each target."""
+    return path.with_name(f".{path.name}.partial")
+
+
+def write_bytes(path, data: bytes) -> None:
+    """Replaces a file at once: a reader, or a run that is killed, sees the old or the new one.
+
+    Raises:
+        UserError: the file system refuses (full, read-only); the old file stays as it was.
+    """
+    path = Path(path)
+    partial = temporary_beside(path)
+    new_folder = not path.parent.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        if new_folder:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def write_json(path, value) -> None:
+    """`write_bytes` of readable JSON."""
+    write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def replace_folder(folder: Path, target: Path) -> None:
+    """Puts a finished folder in the place of an older one of the same name."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    os.replace(folder, target)

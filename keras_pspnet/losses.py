@@ -1,0 +1,93 @@
+"""Cross-entropy over the pixels that count."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class VoidCrossentropy(keras.losses.Loss):
+    """Softmax cross-entropy of logits, the mean over the pixels that are not void.
+
+    As PyTorch's CrossEntropyLoss(weight, ignore_index): with class weights the mean is weighted. A
+    batch with nothing but void has loss 0.
+
+    Args:
+        ignore: the mask value of void pixels.
+        class_weights: one factor a class, None for all 1.
+        hard_below: mine hard pixels: only those count whose true class has a probability below
+            this value (0.7 is usual: mmsegmentation's OHEMPixelSampler); None counts all.
+        hard_share: but at least this share of a batch's valid pixels, the hardest, always counts.
+
+    Call: y_true (B, H, W) or (B, H, W, 1) class ids, y_pred (B, H, W, C) logits.
+    """
+
+    def __init__(
+        self,
+        ignore=255,
+        class_weights=None,
+        hard_below=None,
+        hard_share=0.1,
+        name="void_crossentropy",
+        **kwargs,
+    ):
+        super().__init__(name=name, **kwargs)
+        if hard_below is not None and not 0 < hard_below <= 1:
+            raise ValueError(f"`hard_below` must be in (0, 1]. Received: {hard_below}")
+        if not 0 <= hard_share <= 1:
+            raise ValueError(f"`hard_share` must be in [0, 1]. Received: {hard_share}")
+        self.ignore = ignore
+        self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
+        self.hard_below = hard_below
+        self.hard_share = hard_share
+
+    def call(self, y_true, y_pred):
+        """The loss of each pixel, scaled so that the plain mean is the mean over what counts."""
+        if len(y_true.shape) == len(y_pred.shape):
+            y_true = ops.squeeze(y_true, -1)
+        y_true = ops.cast(y_true, "int32")
+        y_pred = ops.cast(y_pred, "float32")
+        valid = ops.not_equal(y_true, self.ignore)
+        labels = ops.where(valid, y_true, 0)
+        losses = ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
+        weights = ops.cast(valid, losses.dtype)
+        if self.hard_below is not None:
+            weights = weights * self._hard(losses, weights)
+        if self.class_weights is not None:
+            weights = weights * ops.take(ops.array(self.class_weights, losses.dtype), labels)
+        pixels = ops.cast(ops.size(losses), losses.dtype)
+        return losses * weights * ops.divide_no_nan(pixels, ops.sum(weights))
+
+    def _hard(self, losses, valid):
+        """1 for hard pixels: a loss over -log(hard_below), or among the hardest `hard_share`."""
+        losses = ops.stop_gradient(losses)
+        ranked = -ops.sort(-ops.reshape(ops.where(valid > 0, losses, -1.0), (-1,)))
+        keep = ops.cast(self.hard_share * ops.sum(valid), "int32")
+        last_kept = ops.take(ranked, ops.maximum(keep - 1, 0))
+        limit = ops.where(keep > 0, last_kept, float("inf"))
+        limit = ops.minimum(limit, -math.log(self.hard_below))
+        return ops.cast(losses >= ops.cast(limit, losses.dtype), losses.dtype)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "ignore": self.ignore,
+            "class_weights": self.class_weights,
+            "hard_below": self.hard_below,
+            "hard_share": self.hard_share,
+        }
+
+
+def class_weights(pixel_counts) -> list[float]:
+    """Square-rooted median-frequency weights of classes from their pixel counts.
+
+    Median-frequency balancing (Eigen and Fergus 2015) weighs a class by median share / its share;
+    the root tempers it. A class without pixels gets weight 1.
+    """
+    counts = np.asarray(pixel_counts, np.float64)
+    median = np.median(counts[counts > 0]) if (counts > 0).any() else 1.0
+    return np.sqrt(median / np.where(counts > 0, counts, median)).tolist()

@@ -1,0 +1,184 @@
+"""One table of frozen recipes. Each is a lab note: source, command, cost, expected score."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+from pathlib import Path
+
+from keras_pspnet.files import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a training computes.
+
+    The defaults are the authors' (paper section 5.1; semseg config/ade20k/ade20k_pspnet50.yaml)
+    where they have one.
+
+    Args:
+        dataset: see `sources.open_source`.
+        backbone, backbone_weights, output_stride, bins, pooling, reduce_channels, channels,
+        dropout, align_corners: see `build_pspnet`.
+        crop: (H, W) of training and validation pictures.
+        train_images, val_images: use only so many pictures; None for all.
+        batch_size, epochs: an epoch leaves out an incomplete batch.
+        learning_rate: at the start; it falls to 0 with the power 0.9 ("poly"), step by step.
+        head_multiplier: factor of the learning rate outside the backbone.
+        momentum, decay: of SGD; decay is L2, in the gradient.
+        aux_weight: of the auxiliary loss (paper table 2: 0.4 is best).
+        scales, rotation, blur_share: augmentation, see `augment.Augmentation`.
+        class_weights: weigh classes by the square root of median frequency / frequency.
+        hard_below: mine hard pixels in the main loss, see `losses.VoidCrossentropy`.
+        seed: of the first weights, the order of pictures, augmentation and dropout.
+        checkpoint_seconds: `last.keras` is never older than this while steps are made.
+    """
+
+    dataset: str
+    backbone: str = "resnet50"
+    backbone_weights: str | None = None
+    output_stride: int = 8
+    bins: tuple = (1, 2, 3, 6)
+    pooling: str = "average"
+    reduce_channels: bool = True
+    channels: int = 512
+    dropout: float = 0.1
+    align_corners: bool = True
+    crop: tuple = (473, 473)
+    train_images: int | None = None
+    val_images: int | None = None
+    batch_size: int = 16
+    epochs: int = 100
+    learning_rate: float = 0.01
+    head_multiplier: float = 10.0
+    momentum: float = 0.9
+    decay: float = 1e-4
+    aux_weight: float = 0.4
+    scales: tuple = (0.5, 2.0)
+    rotation: float = 10.0
+    blur_share: float = 0.5
+    class_weights: bool = False
+    hard_below: float | None = None
+    seed: int = 0
+    checkpoint_seconds: float = 60.0
+
+    def to_config(self) -> dict:
+        """Plain values, as in recipe.json."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    def change(self, settings) -> Recipe:
+        """A copy with `field=value` settings, as `--set` takes them.
+
+        Raises:
+            UserError: no such field, or a value of another kind.
+        """
+        changes = {}
+        kinds = {field.name: field.type for field in dataclasses.fields(self)}
+        for setting in settings:
+            name, equals, text = setting.partition("=")
+            if not equals or name not in kinds:
+                raise UserError(
+                    f"--set {setting}: expected field=value with a field of {', '.join(kinds)}"
+                )
+            changes[name] = _parse(name, text, kinds[name])
+        return dataclasses.replace(self, **changes)
+
+
+POSITIVE = ("output_stride", "channels", "batch_size", "epochs", "learning_rate")
+POSITIVE += ("train_images", "val_images", "crop", "scales", "head_multiplier")
+
+
+def _parse(name, text, kind):
+    """A value of the kind that a field's annotation names: "int", "float | None", "tuple" ..."""
+    kind, _, optional = kind.partition(" | ")
+    if optional and text.lower() == "none":
+        return None
+    if kind == "str":
+        return text
+    try:
+        value = {"true": True, "false": False}.get(text.lower())
+        value = ast.literal_eval(text) if value is None else value
+        if kind == "tuple":
+            value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+        elif kind == "float" and type(value) is int:
+            value = float(value)
+    except (ValueError, SyntaxError):
+        value = None
+    numbers = value if isinstance(value, tuple) else (value,)
+    if type(value).__name__ != kind or any(type(n) not in (int, float, bool) for n in numbers):
+        raise UserError(f"--set {name}={text}: expected a value of type {kind}")
+    if name in POSITIVE and any(n <= 0 for n in numbers):
+        raise UserError(f"--set {name}={text}: expected a value above 0")
+    if name in ("crop", "scales") and len(numbers) != 2:
+        raise UserError(f"--set {name}={text}: expected two numbers, as {name}=185,185")
+    return value
+
+
+RECIPES = {
+    # The demo's. The paper's network with one block a stage and a quarter of the width.
+    "scenes": Recipe(
+        dataset="scenes",
+        backbone="resnet14_narrow",
+        channels=64,
+        crop=(185, 185),
+        batch_size=8,
+        epochs=7,
+        learning_rate=0.05,
+        head_multiplier=1.0,
+        scales=(0.8, 1.25),
+    ),
+    # Every feature on, in under a minute; what the tests interrupt and resume.
+    "scenes_tiny": Recipe(
+        dataset="scenes",
+        backbone="resnet14_narrow",
+        channels=32,
+        crop=(97, 97),
+        train_images=96,
+        val_images=8,
+        batch_size=8,
+        epochs=8,
+        learning_rate=0.02,
+        head_multiplier=10.0,
+        class_weights=True,
+        hard_below=0.7,
+        checkpoint_seconds=1.0,
+    ),
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe of the table by name.
+
+    Raises:
+        UserError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise UserError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def check_run(recipe: Recipe, out, resumed: bool) -> None:
+    """Whether a training may use a run folder.
+
+    Raises:
+        UserError: the folder holds a run and `resumed` is False; or a run of another recipe.
+    """
+    out = Path(out)
+    file = out / "recipe.json"
+    if not resumed:
+        if file.exists() or (out / "last.keras").exists():
+            raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
+        return
+    if file.exists():
+        before, now = json.loads(file.read_text()), recipe.to_config()
+        differing = [name for name in now if before.get(name, now[name]) != now[name]]
+        if differing:
+            name = differing[0]
+            raise UserError(
+                f"{out}: its run has {name}={before[name]}, not {now[name]}; "
+                "resume with the same recipe and --set, or choose another --out"
+            )

@@ -1,0 +1,195 @@
+"""One kind of callable from a Keras model, a .keras file, a SavedModel or a .tflite file."""
+
+from __future__ import annotations
+
+import json
+import weakref
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from keras_pspnet import predict
+from keras_pspnet.contract import LABELS_FILE, SIGNATURE
+from keras_pspnet.files import UserError, read_bytes, read_image
+from keras_pspnet.labels import LabelSet
+from keras_pspnet.predict import Network
+
+
+def check_model(path) -> str:
+    """What kind of model a path holds, without importing TensorFlow.
+
+    Returns:
+        "keras", "saved_model" or "tflite".
+
+    Raises:
+        UserError: nothing there, or no model.
+    """
+    path = Path(path)
+    expected = "expected a .keras file, a SavedModel folder or a .tflite file"
+    if not path.exists():
+        raise UserError(f"{path}: no such file or folder; {expected}")
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            raise UserError(f"{path}: no saved_model.pb in this folder; {expected}")
+        return "saved_model"
+    head = read_bytes(path)[:8]
+    if head[4:8] == b"TFL3":
+        return "tflite"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return "keras"
+    raise UserError(f"{path}: not a model; {expected}")
+
+
+def check_keras_model(path) -> None:
+    """As `check_model`, for what must be a .keras file.
+
+    Raises:
+        UserError: anything else.
+    """
+    kind = check_model(path)
+    if kind != "keras":
+        raise UserError(f"{path}: a {kind} model; expected a .keras file, which can be exported")
+
+
+def load_model(path):
+    """A trained model from any of its files.
+
+    Args:
+        path: a `.keras` file, a SavedModel folder or a `.tflite` file.
+
+    Returns:
+        A keras.Model from `.keras`; else a `predict.Network`: a callable that takes uint8
+        (B, H, W, 3) and returns an array.
+
+    Raises:
+        UserError: no such file, not a model, or a damaged one.
+    """
+    kind = check_model(path)
+    try:
+        return {"keras": _load_keras, "saved_model": _saved_model, "tflite": _tflite}[kind](path)
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file can fail anywhere inside the readers
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
+
+
+def _load_keras(path):
+    import keras
+
+    import keras_pspnet.losses
+    import keras_pspnet.model
+    import keras_pspnet.optimizer  # noqa: F401  both register what a model may have been compiled with
+
+    model = keras.saving.load_model(path)
+    if not isinstance(model, keras.Model) or "main" not in {layer.name for layer in model.layers}:
+        raise UserError(f"{path}: a Keras model, but no PSPNet: it has no layer `main`")
+    return model
+
+
+def _saved_model(path) -> Network:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    if SIGNATURE not in loaded.signatures:
+        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
+    function = loaded.signatures[SIGNATURE]
+    (name, spec), = function.structured_input_signature[1].items()  # fmt: skip
+    (output,) = function.structured_outputs
+
+    def run(images):
+        # The function lives as long as what was loaded; the signature has a batch of one.
+        assert loaded is not None
+        results = [function(**{name: tf.constant(image[None])})[output] for image in images]
+        return np.concatenate([result.numpy() for result in results])
+
+    file = Path(path) / "assets.extra" / LABELS_FILE
+    labels = json.loads(read_bytes(file)) if file.is_file() else None
+    shape = function.structured_outputs[output].shape
+    return Network(run, output, _labels(labels, output, shape), tuple(spec.shape[1:3]))
+
+
+def _tflite(path) -> Network:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path), num_threads=2)
+    if SIGNATURE not in interpreter.get_signature_list():
+        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
+    runner = interpreter.get_signature_runner(SIGNATURE)
+    ((name, spec),) = runner.get_input_details().items()
+    ((output, result),) = runner.get_output_details().items()
+
+    def run(images):
+        results = [runner(**{name: image[None]})[output] for image in images]
+        return np.concatenate(results)
+
+    return Network(
+        run,
+        output,
+        _labels(read_tflite_labels(path), output, result["shape"]),
+        tuple(int(side) for side in spec["shape"][1:3]),
+    )
+
+
+def read_tflite_labels(path) -> dict | None:
+    """The labels attached to a .tflite file (a zip behind the flatbuffer), if it has any."""
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        if LABELS_FILE not in archive.namelist():
+            return None
+        return json.loads(archive.read(LABELS_FILE))
+
+
+def _labels(config, output, shape) -> LabelSet:
+    if config is not None:
+        return LabelSet.from_config(config)
+    return LabelSet.numbered(256 if output == "classes" else int(shape[-1]))
+
+
+_networks = weakref.WeakKeyDictionary()
+
+
+def as_network(model) -> Network:
+    """What `load_model` returns, a keras.Model too, as a `Network` without the auxiliary head."""
+    if isinstance(model, Network):
+        return model
+    if model not in _networks:
+        _networks[model] = _keras_network(model)
+    return _networks[model]
+
+
+def _keras_network(model) -> Network:
+    from keras_pspnet.model import labels_of, main_network, output_stride_of
+
+    main, labels = main_network(model), labels_of(model)
+    size = main.input.shape[1:3]
+    if None in size:
+        return Network(main.predict_on_batch, "logits", labels, None, output_stride_of(model))
+    return Network(main.predict_on_batch, "logits", labels, tuple(size))
+
+
+def segment(model, image) -> np.ndarray:
+    """The class ids of a picture of any size.
+
+    Args:
+        model: anything `load_model` returns.
+        image: (H, W, 3) uint8 RGB, or the path of a picture.
+
+    Returns:
+        (H, W) class ids.
+
+    Raises:
+        UserError: a path that is no readable picture, an array of another shape.
+    """
+    if not hasattr(image, "shape"):
+        image = read_image(image)
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
+    if image.dtype != np.uint8:
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return predict.segment(as_network(model), image)

@@ -1,0 +1,259 @@
+"""fit(): from a recipe to a run folder with a trained, measured model."""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from keras_pspnet import data, losses, predict, resume, visualize
+from keras_pspnet.augment import Augmentation
+from keras_pspnet.files import UserError, temporary_beside, write_bytes, write_json
+from keras_pspnet.labels import IGNORE
+from keras_pspnet.model import build_pspnet, set_labels
+from keras_pspnet.optimizer import PSPNetSGD
+from keras_pspnet.progress import Meter, clock
+from keras_pspnet.recipes import Recipe, check_run
+from keras_pspnet.runners import as_network
+from keras_pspnet.sources import Source, open_source
+
+SCORE = "val_main_mIoU"
+PICTURE_SECONDS = 60.0
+SAMPLES = 6
+
+
+def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.Model:
+    """Trains a recipe and leaves a run folder.
+
+    The folder holds `recipe.json`, `best.keras` (by main-head mIoU on the validation split),
+    `last.keras`, `history.csv`, `curves.png` and `samples.png`. On one machine the same recipe
+    gives the same bits, however often the run was killed and resumed; for that TensorFlow's
+    operations are made deterministic, for the whole process.
+
+    Args:
+        recipe: what to train.
+        out: the run folder.
+        data_dir: the dataset's folder.
+        resumed: go on where the run in `out` was left; with nothing there, start.
+
+    Returns:
+        The model as it is after the last step.
+
+    Raises:
+        UserError: a folder that may not be used, a dataset that cannot be read.
+    """
+    out = Path(out)
+    check_run(recipe, out, resumed)
+    tf.config.experimental.enable_op_determinism()
+    train = open_source(recipe.dataset, data_dir, split="train", size=recipe.crop)
+    val = open_source(recipe.dataset, data_dir, split="val", size=recipe.crop)
+    train, val = train.first(recipe.train_images), val.first(recipe.val_images)
+    if len(train) < recipe.batch_size:
+        raise UserError(
+            f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures"
+        )
+    run = Run(recipe, out, train, val)
+    run.begin(resumed)
+    return run.train()
+
+
+class Run:
+    """One training: what it reads, where it is, what it writes."""
+
+    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source):
+        self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
+        self.steps_per_epoch = len(train) // recipe.batch_size
+        self.steps = self.steps_per_epoch * recipe.epochs
+        self.last = out / "last.keras"
+
+    def begin(self, resumed: bool) -> None:
+        """Builds the model, or takes it and everything else from `last.keras`."""
+        # Also when resuming: whatever draws from the global seed draws the same.
+        keras.utils.set_random_seed(self.recipe.seed)
+        self.state = {"step": 0, "history": [], "best": None}
+        if resumed:
+            for file in (self.last, self.out / "best.keras"):
+                temporary_beside(file).unlink(missing_ok=True)
+                file.with_name(f".{file.stem}.partial.keras").unlink(missing_ok=True)
+        if resumed and self.last.exists():
+            self.model, self.state = resume.load(self.last)
+            # A loaded model makes its metrics at the first batch; they are restored later.
+            self.model.evaluate(self._validation().take(1), verbose=0)
+        else:
+            self.model = build(self.recipe, self.train_source, self.steps)
+        if resumed:
+            print(f"resuming at step {self.state['step']} of {self.steps}", flush=True)
+        write_json(self.out / "recipe.json", self.recipe.to_config())
+
+    def train(self) -> keras.Model:
+        """The epochs that are left, then the pictures."""
+        start = self.pictured = time.monotonic()
+        meter = Meter("training step", self.steps, self.state["step"])
+        try:
+            while self.state["step"] < self.steps:
+                self._epoch(meter)
+        finally:
+            meter.close()
+        self._pictures()
+        best = self.state["best"]
+        print(f"{self.out}: main-head mIoU {best:.4f} at best, {clock(time.monotonic() - start)}")
+        return self.model
+
+    def _epoch(self, meter) -> None:
+        """One epoch, or what is left of it."""
+        first, recipe = self.state["step"], self.recipe
+        epoch = first // self.steps_per_epoch
+        end = (epoch + 1) * self.steps_per_epoch
+        batches = data.training_steps(
+            self.train_source,
+            first,
+            end,
+            crop=recipe.crop,
+            batch_size=recipe.batch_size,
+            augmentation=Augmentation(recipe.scales, recipe.rotation, blur_share=recipe.blur_share),
+            seed=recipe.seed,
+        )
+        callback = _Steps(self, end, meter)
+        history = self.model.fit(
+            batches,
+            validation_data=self._validation(),
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            callbacks=[callback],
+            shuffle=False,
+            verbose=0,
+        ).history
+        row = {"epoch": epoch + 1, "step": end}
+        row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row |= {name: values[-1] for name, values in sorted(history.items())}
+        best = self.state["best"]
+        improved = best is None or row[SCORE] > best
+        self.state = {
+            "step": end,
+            "history": [*self.state["history"], row],
+            "best": row[SCORE] if improved else best,
+        }
+        # In this order: a run that is killed in between makes this epoch's end once more.
+        if improved:
+            resume.save(self.model, self.out / "best.keras", self.state)
+        resume.save(self.model, self.last, self.state)
+        meter.say(
+            f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
+            f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
+        )
+        if time.monotonic() - self.pictured > PICTURE_SECONDS:
+            self.pictured = time.monotonic()
+            self._pictures()
+
+    def _validation(self):
+        return data.validation(self.val_source, self.recipe.crop, self.recipe.batch_size)
+
+    def save_step(self, step: int) -> None:
+        """A checkpoint within an epoch."""
+        self.state = {**self.state, "step": step}
+        resume.save(self.model, self.last, self.state)
+
+    def _pictures(self) -> None:
+        write_history(self.out / "history.csv", self.state["history"])
+        write_bytes(self.out / "curves.png", curves(self.state["history"]))
+        visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
+
+
+class _Steps(keras.callbacks.Callback):
+    """Between steps: progress, and a checkpoint when the last one is old."""
+
+    def __init__(self, run: Run, end: int, meter: Meter):
+        super().__init__()
+        self.run, self.end, self.meter = run, end, meter
+        self.step = run.state["step"]
+        self.saved = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.step % self.run.steps_per_epoch:  # resumed within an epoch
+            resume.restore_metrics(self.model, self.run.state)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        self.meter.advance(f"loss {logs['loss']:.4f}")
+        # The end of an epoch has a checkpoint of its own, after the validation.
+        old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds
+        if old and self.step < self.end:
+            self.run.save_step(self.step)
+            self.saved = time.monotonic()
+
+
+def build(recipe: Recipe, train: Source, steps: int) -> keras.Model:
+    """The network of a recipe, compiled: two losses with their weights, SGD with the poly rate."""
+    names = ("backbone", "backbone_weights", "output_stride", "bins", "pooling", "reduce_channels")
+    names += ("channels", "dropout", "align_corners")
+    classes = len(train.labels)
+    model = build_pspnet(
+        classes, input_shape=(*recipe.crop, 3), **{name: getattr(recipe, name) for name in names}
+    )
+    set_labels(model, train.labels)
+    weights = losses.class_weights(train.check()) if recipe.class_weights else None
+    main = losses.VoidCrossentropy(class_weights=weights, hard_below=recipe.hard_below)
+    aux = losses.VoidCrossentropy(class_weights=weights)
+    # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.
+    rate = keras.optimizers.schedules.PolynomialDecay(recipe.learning_rate, steps, 0.0, 0.9)
+    model.compile(
+        PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier),
+        loss={"aux": aux, "main": main},
+        loss_weights={"aux": recipe.aux_weight, "main": 1.0},
+        metrics={
+            "main": keras.metrics.MeanIoU(
+                classes, name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
+            )
+        },
+    )
+    return model
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """One row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"])
+    writer.writeheader()
+    writer.writerows(history)
+    write_bytes(path, text.getvalue().encode())
+
+
+def curves(history: list[dict]) -> bytes:
+    """PNG of the losses, the scores and the learning rate by epoch."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    content = (
+        ("loss", {"training": "loss", "validation": "val_loss"}),
+        ("main-head mIoU", {"training": "main_mIoU", "validation": SCORE}),
+        ("learning rate", {"at the end of the epoch": "learning_rate"}),
+    )
+    for panel, (title, lines) in zip(panels, content):
+        for label, key in lines.items():
+            panel.plot(epochs, [row[key] for row in history], marker=".", label=label)
+        panel.set(title=title, xlabel="epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
+    panels[1].set_ylim(0, 1)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()
+
+
+def samples(model, source: Source) -> np.ndarray:
+    """A sheet of pictures with truth and prediction."""
+    network = as_network(model)
+    table = []
+    for _, image, mask in source.first(SAMPLES).examples():
+        prediction = predict.segment(network, image)
+        table.append([image, visualize.overlay(image, mask, source.labels, 0.8)])
+        table[-1].append(visualize.overlay(image, prediction, source.labels, 0.8))
+    return visualize.rows(table, ["picture", "truth", "prediction"], labels=source.labels)
