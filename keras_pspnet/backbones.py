@@ -227,10 +227,18 @@ def load_weights(model: keras.Model, name: str, weights: str) -> None:
             f'backbone="{LITE0}" with backbone_weights="imagenet"'
         )
     path = _lite0_file() if weights == "imagenet" else Path(weights)
-    arrays = read_torch(path)
-    for layer in model.layers:
-        if layer.weights and layer.name.startswith(("conv_stem", "bn0", "blocks_")):
-            layer.set_weights(_lite0_weights(layer, arrays, path))
+    arrays = dict(read_torch(path))
+    weighted = [
+        (layer, _lite0_weights(layer, arrays, path))
+        for layer in model.layers
+        if layer.weights and layer.name.startswith(("conv_stem", "bn0", "blocks_"))
+    ]
+    classifier = ("_conv_head.", "_bn1.", "_fc.")  # of ImageNet, which a segmenter has no use for
+    left = [key for key in arrays if not key.startswith(classifier) and "num_batches" not in key]
+    if left:
+        raise UserError(f"{path}: {left[0]} fits no layer; expected EfficientNet-Lite0's weights")
+    for layer, values in weighted:
+        layer.set_weights(values)
 
 
 def _lite0_file() -> Path:
@@ -254,7 +262,7 @@ def _lite0_weights(layer, arrays, path) -> list[np.ndarray]:
         parts = ("weight", "bias", "running_mean", "running_var")
     values = []
     for part, variable in zip(parts, layer.weights):
-        value = arrays.get(f"{key}.{part}")
+        value = arrays.pop(f"{key}.{part}", None)
         if value is None:
             raise UserError(f"{path}: no {key}.{part} in it; expected EfficientNet-Lite0's weights")
         if isinstance(layer, layers.DepthwiseConv2D):

@@ -30,13 +30,13 @@ def read_torch(path) -> dict[str, np.ndarray]:
         UserError: not such a file, truncated, or a pickle that asks for anything but tensors.
     """
     path = Path(path)
-    stream = io.BytesIO(read_bytes(path))
+    stream = io.BytesIO(read_bytes(path))  # the whole file: its own errors name it
     storages: dict[str, _Storage] = {}
     try:
         if _Unpickler(stream, storages).load() != LEGACY_MAGIC:
-            raise UserError(f"{path}: not a PyTorch checkpoint of the legacy format")
+            raise UserError("not a PyTorch checkpoint of the legacy format")
         if _Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
-            raise UserError(f"{path}: a legacy PyTorch checkpoint of an unknown protocol")
+            raise UserError("a legacy PyTorch checkpoint of an unknown protocol")
         _Unpickler(stream, storages).load()  # byte order and type sizes of the writer
         state = _Unpickler(stream, storages).load()
         for key in _Unpickler(stream, storages).load():
@@ -44,11 +44,11 @@ def read_torch(path) -> dict[str, np.ndarray]:
             storage = storages[key]
             raw = stream.read(count * storage.dtype.itemsize)
             if count != storage.count or len(raw) != count * storage.dtype.itemsize:
-                raise UserError(f"{path}: truncated PyTorch checkpoint; copy or download it again")
+                raise UserError("a truncated PyTorch checkpoint; copy or download it again")
             storage.values = np.frombuffer(raw, storage.dtype)
         return {name: tensor.array() for name, tensor in state.items()}
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except Exception as error:  # a damaged pickle can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_pspnet.augment import Augmentation
 from keras_pspnet.augment import crop as crop_pair
+from keras_pspnet.files import UserError
 from keras_pspnet.sources import Source, open_source
 
 
@@ -30,18 +31,16 @@ def load(
         Batches of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void is 255.
 
     Raises:
-        UserError: no such dataset or split.
+        UserError: no such dataset or split, or too few pictures for a batch.
         ValueError: `augment` without `crop`.
     """
     source = open_source(name, path, split=split)
     augmentation = Augmentation() if augment is True else augment
-    indices = tf.data.Dataset.range(len(source))
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=bool(augmentation))
-    if augmentation:
-        if crop is None:
-            raise ValueError("`augment` changes the pictures' sizes and needs a `crop` (H, W)")
-        indices = indices.shuffle(len(source), seed=seed, reshuffle_each_iteration=True)
-    keys = tf.data.Dataset.zip(indices, seeds)
+    if augmentation and crop is None:
+        raise ValueError("`augment` changes the pictures' sizes and needs a `crop` (H, W)")
+    if augmentation and len(source) < batch_size:
+        raise UserError(f"{name}: {len(source)} pictures do not fill a batch of {batch_size}")
+    keys = _shuffled(len(source), seed) if augmentation else _in_order(len(source))
     dataset = _pairs(source, keys, crop, augmentation)
     dataset = dataset.batch(batch_size, drop_remainder=bool(augmentation))
     return (with_aux(dataset) if aux else dataset).prefetch(2)
@@ -59,9 +58,7 @@ def training_steps(
 
     def key(position):
         epoch, place = position // pictures, position % pictures
-        shuffle = tf.stack([tf.constant(seed, tf.int64), epoch])
-        index = tf.random.experimental.index_shuffle(place, shuffle, len(source) - 1)
-        return index, position + (seed << 32)
+        return _shuffle(place, [seed, epoch], len(source)), position + (seed << 32)
 
     keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
     dataset = _pairs(source, keys, crop, augmentation).batch(batch_size, drop_remainder=True)
@@ -70,13 +67,36 @@ def training_steps(
 
 def validation(source: Source, crop, batch_size) -> tf.data.Dataset:
     """The pictures of a split in order, their centres, for both heads."""
-    keys = tf.data.Dataset.range(len(source)).map(lambda index: (index, index))
+    keys = _in_order(len(source))
     return with_aux(_pairs(source, keys, crop, None).batch(batch_size)).prefetch(2)
 
 
 def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
     """Turns a pipeline of (image, mask) into one that trains both heads."""
     return dataset.map(lambda image, mask: (image, {"aux": mask, "main": mask}))
+
+
+def _in_order(count):
+    return tf.data.Dataset.range(count).map(lambda index: (index, index))
+
+
+def _shuffled(count, seed):
+    """Keys of all pictures in another order, with other seeds, each time they are iterated over."""
+    generator = tf.random.Generator.from_seed(seed)  # does not depend on TensorFlow's global seed
+
+    def epoch(_):
+        number = generator.uniform_full_int((), tf.int64)
+        places = tf.data.Dataset.range(count)
+        return places.map(lambda place: (_shuffle(place, [seed, number], count), number + place))
+
+    keys = tf.data.Dataset.range(1).flat_map(epoch)
+    return keys.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _shuffle(place, seed, count):
+    """Where a permutation of 0..count - 1 puts a place, without making the permutation."""
+    seed = tf.stack([tf.cast(number, tf.int64) for number in seed])
+    return tf.random.experimental.index_shuffle(place, seed, count - 1)
 
 
 def _pairs(source, keys, crop, augmentation):

@@ -35,7 +35,10 @@ def read_image(path) -> np.ndarray:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -68,6 +71,20 @@ def read_mask(path) -> np.ndarray:
         raise UserError(f"{path}: not a readable mask ({reason}); replace it") from error
 
 
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files of a folder, in order.
+
+    Raises:
+        UserError: no such folder, or none in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with pictures")
+    found = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in PICTURES)
+    if not found:
+        raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")
+    return found
+
+
 def list_images(*paths) -> list[Path]:
     """The pictures named, and those inside the folders named, in order.
 
@@ -77,12 +94,7 @@ def list_images(*paths) -> list[Path]:
     found = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES)
-            if not inside:
-                raise UserError(
-                    f"{path}: no pictures in this folder; expected {' '.join(PICTURES)}"
-                )
-            found += inside
+            found += pictures_in(path)
         elif path.is_file():
             found.append(path)
         else:
@@ -122,7 +134,7 @@ def write_bytes(path, data: bytes) -> None:
     """
     path = Path(path)
     partial = temporary_beside(path)
-    new_folder = not path.parent.exists()
+    new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as file:
@@ -133,9 +145,9 @@ def write_bytes(path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        if new_folder:
+        for folder in new_folders:
             with contextlib.suppress(OSError):
-                path.parent.rmdir()
+                folder.rmdir()
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 

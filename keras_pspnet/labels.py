@@ -14,6 +14,11 @@ IGNORE = 255
 """Void in every mask this package hands on (semseg config/*: ignore_label 255)."""
 
 
+def void_of(num_classes: int) -> int:
+    """The void label where none is given: 255, or 65535 where 255 is a class id."""
+    return IGNORE if num_classes <= IGNORE else 65535
+
+
 def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     """The VOC colour map without its black entry: the bits of id + 1 over R, G and B."""
     colors = []
@@ -34,8 +39,8 @@ class LabelSet:
         names: one name a class.
         colors: one (r, g, b) in 0..255 a class; the VOC colour map if empty.
         ignore: the mask value of void pixels; they never count, in the loss or in a score.
-        ids: raw mask value -> class id, for masks that do not hold class ids; values that are in
-            neither `ids` nor `ignore` are errors.
+        ids: mask value -> class id, or the void label, where masks do not hold class ids; a
+            mask value that is in neither `ids` nor `ignore` is an error.
 
     Raises:
         UserError: no names, a name twice, another number of colours, a value out of range.
@@ -62,8 +67,8 @@ class LabelSet:
             )
         if any(len(c) != 3 or min(c) < 0 or max(c) > 255 for c in colors):
             raise UserError("labels: a color is not [r, g, b] with values in 0..255")
-        if not 0 <= self.ignore <= 255:
-            raise UserError(f"labels: ignore {self.ignore} is no value of an 8-bit mask")
+        if not 0 <= self.ignore <= void_of(len(names)):
+            raise UserError(f"labels: ignore {self.ignore} is no value of a mask")
         if self.ids is None and self.ignore < len(names):
             raise UserError(
                 f"labels: ignore {self.ignore} is also a class id (0..{len(names) - 1})"
@@ -72,15 +77,15 @@ class LabelSet:
             ids = {int(raw): int(label) for raw, label in self.ids.items()}
             object.__setattr__(self, "ids", ids)
             for raw, label in ids.items():
-                if not 0 <= raw <= 255:
-                    raise UserError(f"labels: ids maps {raw}, which no 8-bit mask can hold")
-                if not (0 <= label < len(names) or label == self.ignore):
+                if not 0 <= raw <= 255 or raw == self.ignore:
+                    raise UserError(f"labels: ids maps {raw}, which is void or no 8-bit value")
+                if not (0 <= label < len(names) or label in (IGNORE, self.ignore)):
                     raise UserError(f"labels: ids maps {raw} to {label}, which is no class id")
 
     @classmethod
     def numbered(cls, count: int) -> LabelSet:
         """`count` classes that nobody has named: class_0, class_1, ..."""
-        return cls(tuple(f"class_{index}" for index in range(count)))
+        return cls(tuple(f"class_{index}" for index in range(count)), ignore=void_of(count))
 
     @classmethod
     def from_config(cls, config: dict) -> LabelSet:
@@ -91,12 +96,12 @@ class LabelSet:
             return cls(
                 names=tuple(config["names"]),
                 colors=tuple(config.get("colors") or ()),
-                ignore=int(config.get("ignore", IGNORE)),
+                ignore=int(config.get("ignore", void_of(len(config["names"])))),
                 ids=config.get("ids"),
             )
         except UserError:
             raise
-        except (TypeError, ValueError, AttributeError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError) as error:
             raise UserError(f"labels: {error}") from error
 
     def to_config(self) -> dict:
@@ -124,8 +129,9 @@ class LabelSet:
             table[: len(self)] = np.arange(min(len(self), 256))
         else:
             for raw, label in self.ids.items():
-                table[raw] = IGNORE if label == self.ignore else label
-        table[self.ignore] = IGNORE
+                table[raw] = label if label < len(self) else IGNORE
+        if self.ignore <= 255:
+            table[self.ignore] = IGNORE
         classes = table[mask]
         if classes.min(initial=0) < 0:
             wrong = int(mask[classes < 0][0])

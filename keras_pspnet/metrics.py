@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from keras_pspnet.files import UserError
-from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.labels import LabelSet, void_of
 
 
 class ConfusionMatrix:
@@ -16,12 +16,13 @@ class ConfusionMatrix:
 
     Args:
         num_classes: classes 0..num_classes - 1.
-        ignore: the true label of pixels that do not count.
+        ignore: the true label of pixels that do not count; by default 255, or 65535 where 255 is
+            a class id.
     """
 
-    def __init__(self, num_classes: int, ignore: int = IGNORE):
+    def __init__(self, num_classes: int, ignore: int | None = None):
         self.num_classes = num_classes
-        self.ignore = ignore
+        self.ignore = void_of(num_classes) if ignore is None else ignore
         self.counts = np.zeros((num_classes, num_classes), np.int64)  # [truth, prediction]
 
     def update(self, truth, prediction) -> None:

@@ -10,8 +10,9 @@ class PSPNetSGD(keras.optimizers.SGD):
     """SGD with momentum whose L2 decay and head factor act on the gradient, as PyTorch's groups do.
 
     Each step uses g = multiplier(v) * (gradient + decay * v). With momentum that equals a learning
-    rate of multiplier * rate for that variable. Keras's own `weight_decay` is decoupled from the
-    momentum and has a tenth of the effect at momentum 0.9.
+    rate of multiplier * rate for that variable. The rate goes into the momentum, as in Keras and in
+    Caffe, with which the paper trained; PyTorch's differs from that while the rate falls. Keras's
+    own `weight_decay` is decoupled from the momentum and has a tenth of the effect at 0.9.
 
     Args:
         learning_rate: a float or a schedule; semseg's tool/train.py: 0.01, poly with power 0.9.

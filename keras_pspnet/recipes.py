@@ -7,7 +7,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from keras_pspnet.files import UserError
+from keras_pspnet.files import UserError, read_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ RECIPES = {
         channels=64,
         crop=(185, 185),
         batch_size=8,
-        epochs=7,
+        epochs=8,
         learning_rate=0.05,
         head_multiplier=1.0,
         scales=(0.8, 1.25),
@@ -174,7 +174,10 @@ def check_run(recipe: Recipe, out, resumed: bool) -> None:
             raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
         return
     if file.exists():
-        before, now = json.loads(file.read_text()), recipe.to_config()
+        try:
+            before, now = json.loads(read_bytes(file)), recipe.to_config()
+        except ValueError as error:
+            raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
         differing = [name for name in now if before.get(name, now[name]) != now[name]]
         if differing:
             name = differing[0]

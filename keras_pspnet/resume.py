@@ -75,7 +75,7 @@ def restore_metrics(model: keras.Model, state: dict) -> None:
 
 
 def _without_address(config: dict) -> dict:
-    """Keras marks a dtype policy that layers share by its address, which changes with the process."""
+    """Keras marks a dtype policy that layers share by its address, another in every process."""
     config.pop("shared_object_id", None)
     return config
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import scenes
-from keras_pspnet.files import PICTURES, UserError, read_bytes, read_image, read_mask
+from keras_pspnet.files import PICTURES, UserError, pictures_in, read_bytes, read_image, read_mask
 from keras_pspnet.labels import CAMVID, IGNORE, LabelSet
 
 NAMES = ("scenes", "camvid", "folder")
@@ -45,8 +45,11 @@ class Source:
         for index, name in enumerate(self.names):
             yield name, *self.read(index)
 
-    def check(self) -> np.ndarray:
+    def check(self, watch: Callable = iter) -> np.ndarray:
         """Reads every pair once.
+
+        Args:
+            watch: passes the numbers of the pairs on; it may show how far it is.
 
         Returns:
             The number of pixels of each class; void pixels are not counted.
@@ -55,7 +58,7 @@ class Source:
             UserError: the first pair that cannot be used, and how many more there are.
         """
         counts, errors = np.zeros(256, np.int64), []
-        for index in range(len(self)):
+        for index in watch(range(len(self))):
             try:
                 counts += np.bincount(self.read(index)[1].ravel(), minlength=256)
             except UserError as error:
@@ -90,9 +93,9 @@ def open_source(name: str, path=None, *, split: str, size=None) -> Source:
         raise UserError(f"{path}: no such folder; expected the {name} dataset")
     if name == "camvid":
         return _paired(path / split, path / f"{split}annot", CAMVID)
-    masks = path / "masks" / split
-    _list(masks)
-    return _paired(path / "images" / split, masks, _folder_labels(path))
+    images, masks = path / "images" / split, path / "masks" / split
+    pictures_in(masks)  # before all masks are read for their ids
+    return _paired(images, masks, _folder_labels(path))
 
 
 def _scenes(split, size) -> Source:
@@ -106,33 +109,29 @@ def _scenes(split, size) -> Source:
 
 def _paired(images: Path, masks: Path, labels: LabelSet) -> Source:
     """Pictures and masks of the same stem in two folders."""
-    pictures, masks_by_stem = _list(images), {file.stem: file for file in _list(masks)}
-    for file in pictures:
-        if file.stem not in masks_by_stem:
-            raise UserError(
-                f"{file}: no mask of this name in {masks}; add it or remove the picture"
-            )
-    stems = [file.stem for file in pictures]
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise UserError(f"{images}: two pictures are called {twice}; rename one and its mask")
-    left = sorted(set(masks_by_stem) - set(stems))
-    if left:
-        raise UserError(f"{masks_by_stem[left[0]]}: no picture of this name in {images}")
+    pictures_by_stem, masks_by_stem = _by_stem(images), _by_stem(masks)
+    for stem, file in pictures_by_stem.items():
+        if stem not in masks_by_stem:
+            raise UserError(f"{file}: no mask of this name in {masks}; add or remove one")
+    for stem, file in masks_by_stem.items():
+        if stem not in pictures_by_stem:
+            raise UserError(f"{file}: no picture of this name in {images}; add or remove one")
+    pairs = [(file, masks_by_stem[stem]) for stem, file in pictures_by_stem.items()]
 
     def read(index):
-        picture = pictures[index]
-        return read_pair(picture, masks_by_stem[picture.stem], labels)
+        return read_pair(*pairs[index], labels)
 
-    return Source(tuple(str(file) for file in pictures), labels, read)
+    return Source(tuple(str(picture) for picture, _ in pairs), labels, read)
 
 
-def _list(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected pictures or masks of this split")
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
-    if not files:
-        raise UserError(f"{folder}: empty; expected pictures ({' '.join(PICTURES)})")
+def _by_stem(folder: Path) -> dict[str, Path]:
+    files = {}
+    for file in pictures_in(folder):
+        if file.stem in files:
+            raise UserError(
+                f"{file}: {files[file.stem].name} has the same name; remove one of them"
+            )
+        files[file.stem] = file
     return files
 
 

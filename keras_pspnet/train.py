@@ -16,10 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from keras_pspnet import data, losses, predict, resume, visualize
 from keras_pspnet.augment import Augmentation
 from keras_pspnet.files import UserError, temporary_beside, write_bytes, write_json
-from keras_pspnet.labels import IGNORE
+from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.model import build_pspnet, set_labels
 from keras_pspnet.optimizer import PSPNetSGD
-from keras_pspnet.progress import Meter, clock
+from keras_pspnet.progress import Meter, clock, track
 from keras_pspnet.recipes import Recipe, check_run
 from keras_pspnet.runners import as_network
 from keras_pspnet.sources import Source, open_source
@@ -59,8 +59,11 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
         raise UserError(
             f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures"
         )
+    check = "checking pictures and masks"
+    pixels = train.check(lambda numbers: track(numbers, check, len(train)))
+    val.check()
     run = Run(recipe, out, train, val)
-    run.begin(resumed)
+    run.begin(pixels, resumed)
     return run.train()
 
 
@@ -73,7 +76,7 @@ class Run:
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
 
-    def begin(self, resumed: bool) -> None:
+    def begin(self, pixels, resumed: bool) -> None:
         """Builds the model, or takes it and everything else from `last.keras`."""
         # Also when resuming: whatever draws from the global seed draws the same.
         keras.utils.set_random_seed(self.recipe.seed)
@@ -87,7 +90,7 @@ class Run:
             # A loaded model makes its metrics at the first batch; they are restored later.
             self.model.evaluate(self._validation().take(1), verbose=0)
         else:
-            self.model = build(self.recipe, self.train_source, self.steps)
+            self.model = build(self.recipe, self.train_source.labels, pixels, self.steps)
         if resumed:
             print(f"resuming at step {self.state['step']} of {self.steps}", flush=True)
         write_json(self.out / "recipe.json", self.recipe.to_config())
@@ -189,16 +192,21 @@ class _Steps(keras.callbacks.Callback):
             self.saved = time.monotonic()
 
 
-def build(recipe: Recipe, train: Source, steps: int) -> keras.Model:
-    """The network of a recipe, compiled: two losses with their weights, SGD with the poly rate."""
+def build(recipe: Recipe, labels: LabelSet, pixels, steps: int) -> keras.Model:
+    """The network of a recipe, compiled: two losses with their weights, SGD with the poly rate.
+
+    Args:
+        pixels: the number of training pixels of each class, for class weights.
+        steps: of the whole training.
+    """
     names = ("backbone", "backbone_weights", "output_stride", "bins", "pooling", "reduce_channels")
     names += ("channels", "dropout", "align_corners")
-    classes = len(train.labels)
+    classes = len(labels)
     model = build_pspnet(
         classes, input_shape=(*recipe.crop, 3), **{name: getattr(recipe, name) for name in names}
     )
-    set_labels(model, train.labels)
-    weights = losses.class_weights(train.check()) if recipe.class_weights else None
+    set_labels(model, labels)
+    weights = losses.class_weights(pixels) if recipe.class_weights else None
     main = losses.VoidCrossentropy(class_weights=weights, hard_below=recipe.hard_below)
     aux = losses.VoidCrossentropy(class_weights=weights)
     # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from keras_pspnet import scenes
+from keras_pspnet import drawings, scenes
 from keras_pspnet.files import UserError
 
 VOID = scenes.LABELS.ignore
@@ -44,9 +44,9 @@ def test_every_class_occurs_and_some_void(some):
 
 def test_worlds_do_not_mix(some):
     own = (
-        {scenes.SKY, scenes.BUILDING, scenes.ROAD, scenes.CAR, scenes.POLE},
-        {scenes.SKY, scenes.WATER, scenes.BOAT, scenes.BUOY},
-        {scenes.WALL, scenes.FLOOR, scenes.POLE, scenes.BED, scenes.PILLOW},
+        {drawings.SKY, drawings.BUILDING, drawings.ROAD, drawings.CAR, drawings.POLE},
+        {drawings.SKY, drawings.WATER, drawings.BOAT, drawings.BUOY},
+        {drawings.WALL, drawings.FLOOR, drawings.POLE, drawings.BED, drawings.PILLOW},
     )
     for index, mask in enumerate(some[1]):
         assert set(np.unique(mask)) - {VOID} <= own[index % 3]
@@ -54,7 +54,7 @@ def test_worlds_do_not_mix(some):
 
 def draw(thing, label, seed=3):
     """One drawing on an empty canvas: picture and mask as arrays."""
-    canvas = scenes._Canvas(np.random.default_rng(1), (185, 185), scenes.SKY, scenes.ROAD)
+    canvas = drawings.Canvas(np.random.default_rng(1), (185, 185), drawings.SKY, drawings.ROAD)
     canvas.rng = np.random.default_rng(seed)
     thing(canvas, 90, 150, 70, label)
     return np.array(canvas.picture), np.array(canvas.mask)
@@ -63,9 +63,9 @@ def draw(thing, label, seed=3):
 @pytest.mark.parametrize(
     ("thing", "one", "other"),
     [
-        (scenes._vehicle, scenes.CAR, scenes.BOAT),
-        (scenes._post, scenes.POLE, scenes.BUOY),
-        (scenes._slab, scenes.CAR, scenes.BOAT),
+        (drawings.vehicle, drawings.CAR, drawings.BOAT),
+        (drawings.post, drawings.POLE, drawings.BUOY),
+        (drawings.slab, drawings.CAR, drawings.BOAT),
     ],
 )
 def test_same_drawing_other_label(thing, one, other):
@@ -75,20 +75,20 @@ def test_same_drawing_other_label(thing, one, other):
 
 
 def test_a_pillow_has_the_colours_of_its_bed():
-    drawn = (draw(scenes._slab, scenes.BED, seed) for seed in range(20))
-    beds = [(picture, mask) for picture, mask in drawn if (mask == scenes.PILLOW).any()]
+    drawn = (draw(drawings.slab, drawings.BED, seed) for seed in range(20))
+    beds = [(picture, mask) for picture, mask in drawn if (mask == drawings.PILLOW).any()]
     assert len(beds) > 8
     for picture, mask in beds:
-        pillow = {tuple(color) for color in picture[mask == scenes.PILLOW]}
+        pillow = {tuple(color) for color in picture[mask == drawings.PILLOW]}
         assert len(pillow) == 2
-        assert pillow <= {tuple(color) for color in picture[mask == scenes.BED]}
+        assert pillow <= {tuple(color) for color in picture[mask == drawings.BED]}
 
 
 def test_surfaces_have_the_same_statistics(some):
     """Neither brightness nor roughness tells road, water and floor apart."""
     values = []
     for index, (image, mask) in enumerate(zip(*some)):
-        surface = mask == (scenes.ROAD, scenes.WATER, scenes.FLOOR)[index % 3]
+        surface = mask == (drawings.ROAD, drawings.WATER, drawings.FLOOR)[index % 3]
         step = np.abs(np.diff(image.astype(float), axis=1))[surface[:, 1:] & surface[:, :-1]]
         values.append((image[surface].mean(), step.mean()))
     worlds = np.array(values).reshape(-1, 3, 2)
@@ -97,7 +97,7 @@ def test_surfaces_have_the_same_statistics(some):
 
 
 def test_things_have_a_void_rim(some):
-    things = (scenes.CAR, scenes.BOAT, scenes.POLE, scenes.BUOY, scenes.PILLOW)
+    things = (drawings.CAR, drawings.BOAT, drawings.POLE, drawings.BUOY, drawings.PILLOW)
     for mask in some[1]:
         thing = np.isin(mask, things)
         for one, other in ((mask[1:], thing[:-1]), (mask[:, 1:], thing[:, :-1])):

@@ -1,0 +1,204 @@
+"""What is handed to devices: the contract, the proof, and what happens when the proof fails."""
+
+import hashlib
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_pspnet
+from keras_pspnet import export, runners, scenes
+from keras_pspnet.files import UserError
+from keras_pspnet.labels import SCENES
+from keras_pspnet.model import set_labels
+from keras_pspnet.tflite_metadata import delegation, operators
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny network whose batch norms have seen pictures, so that its classes vary."""
+    keras.utils.set_random_seed(3)
+    model = keras_pspnet.build_pspnet(
+        12, input_shape=(49, 57, 3), backbone="resnet14_narrow", channels=8
+    )
+    set_labels(model, SCENES)
+    images, _ = scenes.scenes(8, split="train", size=(49, 57))
+    for _ in range(20):
+        model(images.astype(np.float32), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export")
+    return keras_pspnet.export_model(model, out, formats=("saved_model", "float32"))
+
+
+def test_the_files_and_their_cards(exported):
+    out = exported["float32"].parent
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "saved_model",
+        "saved_model.card.json",
+        "pspnet_float32.tflite",
+        "pspnet_float32.card.json",
+    }
+    card = json.loads((out / "pspnet_float32.card.json").read_text())
+    data = exported["float32"].read_bytes()
+    assert card["sha256"] == hashlib.sha256(data).hexdigest()
+    assert card["bytes"] == len(data)
+    assert card["labels"] == list(SCENES.names) and card["colors"][0] == list(SCENES.colors[0])
+    assert card["input"] == {"name": "image", "dtype": "uint8", "shape": [1, 49, 57, 3]}
+    assert card["output"] == {"name": "classes", "dtype": "uint8", "shape": [1, 49, 57]}
+    assert card["agreement"] >= 0.999 and card["agreement_on"] == "8 generated scenes"
+    assert card["operators"] == operators(exported["float32"])
+    assert card["mIoU"] is None and card["command"]
+
+
+def test_the_tflite_signature_is_the_contract(exported):
+    interpreter = Interpreter(str(exported["float32"]))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["classes"]}
+    }
+    runner = interpreter.get_signature_runner("serving_default")
+    image = runner.get_input_details()["image"]
+    assert image["dtype"] == np.uint8 and image["shape"].tolist() == [1, 49, 57, 3]
+    assert image["quantization"] in ((0.0, 0), (1.0, 0))
+    classes = runner.get_output_details()["classes"]
+    assert classes["dtype"] == np.uint8 and classes["shape"].tolist() == [1, 49, 57]
+
+
+def test_every_file_says_what_keras_says(model, exported):
+    images, _ = scenes.scenes(4, split="val", size=(49, 57))
+    expected = runners.as_network(model)(images).argmax(-1)
+    assert len(np.unique(expected)) > 3  # a constant map would prove nothing
+    for file in exported.values():
+        found = keras_pspnet.load_model(file)
+        assert found.output == "classes" and found.size == (49, 57) and found.labels == SCENES
+        np.testing.assert_array_equal(found(images), expected)
+
+
+def test_dilated_convolutions_are_fused_and_batch_norms_folded(exported):
+    counts = operators(exported["float32"])
+    assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
+    assert counts["MUL"] == 1  # the image normalisation
+    # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head
+    assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2
+
+
+def test_the_auxiliary_head_is_left_out(model, exported):
+    weights = sum(w.nbytes for layer in model.layers for w in layer.get_weights())
+    aux = sum(
+        w.nbytes for layer in model.layers if layer.name[:4] == "aux_" for w in layer.get_weights()
+    )
+    assert exported["float32"].stat().st_size < weights - 0.5 * aux
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_scores_as_output(model, tmp_path, output):
+    files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), output=output)
+    found = keras_pspnet.load_model(files["float32"])
+    assert found.output == output
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = model.predict(images, verbose=0)["main"]
+    if output == "probabilities":
+        expected = np.exp(expected) / np.exp(expected).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found(images), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_model_of_unknown_size_needs_one(model, tmp_path):
+    free = keras_pspnet.build_pspnet(
+        12, input_shape=(None, None, 3), backbone="resnet14_narrow", channels=8
+    )
+    free.set_weights(model.get_weights())
+    with pytest.raises(UserError, match="--size"):
+        keras_pspnet.export_model(free, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    files = keras_pspnet.export_model(free, tmp_path, formats=("float32",), size=(49, 57))
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = runners.as_network(model)(images).argmax(-1)
+    np.testing.assert_array_equal(keras_pspnet.load_model(files["float32"])(images), expected)
+
+
+def test_pictures_with_masks_give_both_scores(model, tmp_path):
+    pairs = [scenes.scene(index, split="val", size=(60, 90)) for index in range(3)]
+    files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), calibration=pairs)
+    card = json.loads(files["float32"].with_name("pspnet_float32.card.json").read_text())
+    assert card["agreement_on"] == "3 given pictures"
+    assert set(card["mIoU"]) == {"keras", "file"}
+    assert card["mIoU"]["file"] == pytest.approx(card["mIoU"]["keras"], abs=0.02)
+    assert 0 < card["mIoU"]["keras"] < 1
+
+
+def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, monkeypatch):
+    convert = export._convert
+
+    def broken(saved_model):
+        """A file whose weights were shifted: it loads and runs, and is wrong."""
+        data = bytearray(convert(saved_model))
+        middle = slice(len(data) // 3, len(data) // 3 + 40_000)
+        data[middle] = np.frombuffer(bytes(data[middle]), np.uint8)[::-1].tobytes()
+        return bytes(data)
+
+    monkeypatch.setattr(export, "_convert", broken)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"pspnet_float32.tflite: only .*% of the pixels equal"):
+        keras_pspnet.export_model(model, out)
+    assert not out.exists()
+
+
+def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="min_agreement"):
+        keras_pspnet.export_model(model, tmp_path / "out", min_agreement=1.5)
+    monkeypatch.setattr(export._Pictures, "compare", lambda self, file: {"agreement": 0.9995})
+    keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
+    with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
+        keras_pspnet.export_model(
+            model, tmp_path / "other", formats=("saved_model",), min_agreement=0.9999
+        )
+
+
+def test_an_older_export_is_replaced(model, exported, tmp_path):
+    (tmp_path / "saved_model").mkdir()
+    (tmp_path / "saved_model" / "old").write_text("old")
+    (tmp_path / "pspnet_float32.tflite").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    keras_pspnet.export_model(model, tmp_path)
+    assert not (tmp_path / "saved_model" / "old").exists()
+    assert keras_pspnet.load_model(tmp_path / "pspnet_float32.tflite").labels == SCENES
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / ".partial").exists()
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"formats": ("float64",)}, "float64"),
+        ({"formats": ()}, "no formats"),
+        ({"output": "colors"}, "colors"),
+        ({"size": (0, 5)}, "size"),
+        ({"calibration": []}, "no pictures"),
+        ({"labels": keras_pspnet.LabelSet(("one",))}, "1 labels for a model of 12 classes"),
+    ],
+)
+def test_requests_that_cannot_be_met(model, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        keras_pspnet.export_model(model, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_pspnet50_at_473_is_one_delegated_partition(tmp_path):
+    """The real network: what a new TensorFlow could quietly undo."""
+    network = keras_pspnet.build_pspnet(150, aux=False)
+    labels = keras_pspnet.LabelSet.numbered(150)
+    export._write_saved_model(network, tmp_path / "saved_model", "classes", labels)
+    file = tmp_path / "pspnet_float32.tflite"
+    file.write_bytes(export._convert(tmp_path / "saved_model"))
+    counts = operators(file)
+    assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
+    assert counts["MUL"] == 1  # the image normalisation: no loose batch norm
+    # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2; 9 of them dilated
+    assert counts["CONV_2D"] == 61
+    assert delegation(file) == (1, ["CAST", "ARG_MAX", "CAST"])

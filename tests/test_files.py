@@ -1,0 +1,226 @@
+"""Pictures and masks come in checked; files go out whole or not at all."""
+
+import io
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_pspnet import files
+
+COLORS = np.array([[[200, 10, 30], [0, 0, 0], [9, 99, 255]]] * 2, np.uint8)
+COLORS[1] = COLORS[1, ::-1] // 2
+
+
+def test_a_colour_picture_is_read_exactly(tmp_path):
+    Image.fromarray(COLORS).save(tmp_path / "a.png")
+    image = files.read_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8 and np.array_equal(image, COLORS)
+
+
+def test_grey_palette_and_alpha_pictures_become_rgb(tmp_path):
+    grey = np.array([[0, 7], [200, 255]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert np.array_equal(files.read_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
+
+    palette = Image.fromarray(np.array([[0, 1], [1, 2]], np.uint8))
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    palette.save(tmp_path / "palette.png")
+    expected = [[[10, 20, 30], [40, 50, 60]], [[40, 50, 60], [70, 80, 90]]]
+    assert files.read_image(tmp_path / "palette.png").tolist() == expected
+
+    alpha = np.dstack([COLORS, np.full(COLORS.shape[:2], 128, np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / "alpha.png")
+    assert np.array_equal(files.read_image(tmp_path / "alpha.png"), COLORS)
+
+
+@pytest.mark.parametrize(
+    "orientation, stored",
+    [(1, COLORS), (3, COLORS[::-1, ::-1]), (6, np.rot90(COLORS)), (8, np.rot90(COLORS, -1))],
+)
+def test_a_picture_is_turned_as_its_exif_says(tmp_path, orientation, stored):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(files.read_image(tmp_path / "a.png"), COLORS)
+
+
+def test_a_sixteen_bit_grey_picture_keeps_its_contrast(tmp_path):
+    Image.fromarray(np.array([[0, 0x4000, 0x8000, 0xFFFF]], np.uint16)).save(tmp_path / "a.png")
+    image = files.read_image(tmp_path / "a.png")
+    assert np.abs(image[0, :, 0] - np.array([0.0, 64, 128, 255])).max() <= 1
+
+
+def damaged(kind, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    content = {
+        "truncated": (tmp_path / "whole.png").read_bytes()[:700],
+        "header": (tmp_path / "whole.png").read_bytes()[:20],
+        "text": b"not a picture\n",
+        "empty": b"",
+    }[kind]
+    (tmp_path / "bad.png").write_bytes(content)
+    return tmp_path / "bad.png"
+
+
+@pytest.mark.parametrize("kind", ["truncated", "header", "text", "empty"])
+@pytest.mark.parametrize("read", [files.read_image, files.read_mask])
+def test_a_damaged_picture_gets_one_line_with_its_name(refused, tmp_path, read, kind):
+    file = damaged(kind, tmp_path)
+    message = refused(read, file)
+    assert str(file) in message and "not a readable" in message
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "WEBP"])
+def test_a_picture_cut_anywhere_is_refused_or_whole(tmp_path, form):
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+    Image.fromarray(noise).save(stream, form, **({} if form == "BMP" else {"exif": exif}))
+    whole, file = stream.getvalue(), tmp_path / "picture"
+    file.write_bytes(whole)
+    expected, refusals = files.read_image(file), 0
+    for cut in range(0, len(whole), 5):
+        file.write_bytes(whole[:cut])
+        try:
+            assert np.array_equal(files.read_image(file), expected)
+        except files.UserError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+            refusals += 1
+    assert refusals > len(whole) // 5 * 0.5
+
+
+@pytest.mark.parametrize("read", [files.read_image, files.read_mask, files.read_bytes])
+def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path, read):
+    message = refused(read, tmp_path / "none.png").lower()
+    assert "none.png" in message and "no such file" in message
+
+
+@pytest.mark.parametrize("read", [files.read_image, files.read_mask, files.read_bytes])
+def test_a_folder_is_no_file(refused, tmp_path, read):
+    assert str(tmp_path) in refused(read, tmp_path)
+
+
+def test_mask_values_are_ids_in_grey_palette_and_one_bit_masks(tmp_path):
+    ids = np.array([[0, 1, 2], [255, 7, 1]], np.uint8)
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    palette = Image.fromarray(ids)
+    palette.putpalette(bytes(range(255, -1, -1)) * 3)
+    palette.save(tmp_path / "palette.png")
+    for name in ("grey.png", "palette.png"):
+        mask = files.read_mask(tmp_path / name)
+        assert mask.dtype == np.uint8 and np.array_equal(mask, ids)
+    Image.fromarray(ids == 1).save(tmp_path / "bits.png")
+    assert files.read_mask(tmp_path / "bits.png").tolist() == [[0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    "mode, array",
+    [("RGB", COLORS), ("I;16", np.full((2, 2), 300, np.uint16)), ("LA", COLORS[..., :2].copy())],
+)
+def test_masks_of_other_kinds_are_refused_by_mode(refused, tmp_path, mode, array):
+    Image.fromarray(array).save(tmp_path / "mask.png")
+    message = refused(files.read_mask, tmp_path / "mask.png")
+    assert "mask.png" in message and f"mode {mode};" in message
+
+
+def test_pictures_are_listed_in_order(tmp_path):
+    for name in ("b.JPG", "a.png", "c.txt", ".d.png.partial"):
+        (tmp_path / name).touch()
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "z.webp").touch()
+    listed = files.list_images(tmp_path / "inside", tmp_path, tmp_path / "c.txt")
+    expected = ["inside/z.webp", "a.png", "b.JPG", "c.txt"]
+    assert listed == [tmp_path / name for name in expected]
+
+
+def test_nothing_to_list_gets_one_line(refused, tmp_path):
+    assert str(tmp_path) in refused(files.list_images, tmp_path)
+    message = refused(files.list_images, tmp_path / "none")
+    assert "none" in message and "no such file or folder" in message
+
+
+def test_bytes_are_written_with_their_folders_and_nothing_beside(tmp_path):
+    files.write_bytes(tmp_path / "x" / "y" / "file", b"one")
+    files.write_bytes(tmp_path / "x" / "y" / "file", b"two")
+    assert (tmp_path / "x" / "y" / "file").read_bytes() == b"two"
+    assert [p.name for p in (tmp_path / "x" / "y").iterdir()] == ["file"]
+
+
+FULL_DISK = """
+import resource, sys
+from keras_pspnet import files
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    files.write_bytes(sys.argv[1], b"new" * 1000)
+except files.UserError as error:
+    print(error)
+"""
+
+
+def write_on_a_full_disk(path):
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True
+    )
+    (line,) = done.stdout.splitlines()
+    assert str(path) in line and "cannot be written" in line
+
+
+def test_on_a_full_disk_the_old_file_stays_and_nothing_else(tmp_path):
+    (tmp_path / "file").write_bytes(b"old")
+    write_on_a_full_disk(tmp_path / "file")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_on_a_full_disk_no_new_folder_stays(tmp_path):
+    write_on_a_full_disk(tmp_path / "new" / "file")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("folder", ["there", "new", "new/nested"])
+def test_whatever_fails_nothing_half_written_stays(refused, tmp_path, monkeypatch, call, folder):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_bytes(b"old")
+    before = sorted(tmp_path.rglob("*"))
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, fail)
+    message = refused(files.write_bytes, tmp_path / folder / "file", b"new")
+    assert "No space left on device" in message
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "there" / "file").read_bytes() == b"old"
+
+
+def test_a_file_in_the_way_of_a_folder_gets_one_line(refused, tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    for path in ("file", "file/out", "file/out/deep"):
+        assert str(tmp_path / path) in refused(files.writable_folder, tmp_path / path)
+        assert "cannot be" in refused(files.write_bytes, tmp_path / path / "x", b"")
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_checking_a_folder_makes_nothing(tmp_path):
+    assert files.writable_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert files.writable_folder(str(tmp_path)) == tmp_path
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_gets_one_line(refused):
+    message = refused(files.writable_folder, "/proc/sys/out")
+    assert "/proc/sys/out" in message and "cannot be written" in message
+
+
+def test_a_finished_folder_replaces_the_old_one(tmp_path):
+    for name in ("new", "old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+    files.replace_folder(tmp_path / "new", tmp_path / "old")
+    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["old", "old/new"]

@@ -1,0 +1,144 @@
+"""Pictures for people: exact colours, edges where classes meet, masks that read back."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_pspnet import visualize
+from keras_pspnet.labels import LabelSet
+
+LABELS = LabelSet(("road", "car", "sky"), ((10, 20, 30), (200, 0, 0), (0, 0, 250)))
+MASK = np.array([[0, 1, 2, 255], [0, 0, 1, 255]], np.uint8)
+
+
+def test_every_class_has_its_colour_and_void_is_black():
+    colors = visualize.colorize(MASK, LABELS)
+    road, car, sky, void = [10, 20, 30], [200, 0, 0], [0, 0, 250], [0, 0, 0]
+    assert colors.dtype == np.uint8
+    assert colors.tolist() == [[road, car, sky, void], [road, road, car, void]]
+
+
+def test_class_255_of_many_has_a_colour():
+    labels = LabelSet(tuple(map(str, range(300))), ids={})
+    assert visualize.colorize(np.array([[255, 299]]), labels).tolist() == [
+        [list(labels.colors[255]), list(labels.colors[299])]
+    ]
+
+
+def test_an_overlay_mixes_and_lightens_the_edges():
+    image = np.full((4, 6, 3), 100, np.uint8)
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:, 3:] = 1
+    mask[3] = 255
+    result = visualize.overlay(image, mask, LABELS, opacity=0.5)
+    assert result.shape == image.shape and result.dtype == np.uint8
+    assert result[0, 0].tolist() == [55, 60, 65]  # half picture, half colour
+    assert result[1, 4].tolist() == [150, 50, 50]
+    # an edge pixel is 35 % of the mixture and 65 % white
+    assert result[1, 3].tolist() == [int(0.35 * v + 0.65 * 255) for v in (150, 50, 50)]
+    assert result[3, 1].tolist() == [int(0.35 * 50 + 0.65 * 255)] * 3
+    assert (image == 100).all()
+
+
+def test_void_shows_the_picture_darkened():
+    result = visualize.overlay(
+        np.full((2, 2, 3), 200, np.uint8), np.full((2, 2), 255), LABELS, opacity=0.5
+    )
+    assert (result == 100).all()
+
+
+def swatches(column):
+    """The label colours in a legend from top to bottom."""
+    found = []
+    for row in column[:, column.shape[0] // 12 : column.shape[1] // 2]:
+        for color in LABELS.colors:
+            if (row == color).all(-1).sum() > 3 and color not in found:
+                found.append(color)
+    return found
+
+
+def test_a_legend_names_the_classes_present_largest_first(monkeypatch):
+    texts = []
+    real = visualize.ImageDraw.ImageDraw.text
+    monkeypatch.setattr(
+        visualize.ImageDraw.ImageDraw,
+        "text",
+        lambda self, xy, text, **kw: (texts.append((xy[1], text)), real(self, xy, text, **kw))[1],
+    )
+    mask = np.array([2] * 70 + [0] * 20 + [255] * 10)
+    column = visualize.legend(mask.reshape(10, 10), LABELS, 120)
+    assert column.shape[0] == 120 and column.shape[2] == 3
+    assert [text for _, text in texts] == ["sky", "70 %", "road", "20 %"]
+    assert texts[0][0] < texts[2][0]
+    assert swatches(column) == [LABELS.colors[2], LABELS.colors[0]]
+
+
+def test_a_legend_sums_up_what_it_has_no_room_for(monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        visualize.ImageDraw.ImageDraw, "text", lambda self, xy, text, **kw: texts.append(text)
+    )
+    labels = LabelSet.numbered(40)
+    visualize.legend(np.arange(40).repeat(5).reshape(10, 20), labels, 240, most=10)
+    assert texts[-2:] == ["30 more", "75 %"] and len(texts) == 22
+
+
+@pytest.mark.parametrize("mask", [np.full((3, 3), 255), np.zeros((3, 3), int)])
+@pytest.mark.parametrize("height", [1, 20, 500])
+def test_a_legend_fits_any_height(mask, height):
+    assert visualize.legend(mask, LABELS, height).shape[0] == height
+
+
+def test_a_class_picture_reads_back_as_ids_in_the_colours_of_the_labels():
+    picture = Image.open(io.BytesIO(visualize.class_png(MASK, LABELS)))
+    assert picture.mode == "P" and np.array_equal(np.asarray(picture), MASK)
+    assert np.array_equal(np.asarray(picture.convert("RGB")), visualize.colorize(MASK, LABELS))
+
+
+def test_many_classes_take_sixteen_bits():
+    mask = np.array([[0, 255, 256, 299]], np.int32)
+    labels = LabelSet(tuple(map(str, range(300))), ids={})
+    picture = Image.open(io.BytesIO(visualize.class_png(mask, labels)))
+    assert np.asarray(picture).tolist() == mask.tolist()
+
+
+def test_enlarging_repeats_pixels():
+    mask = np.array([[1, 2], [3, 4]])
+    assert visualize.enlarge(mask, 4).tolist() == np.kron(mask, np.ones((2, 2), int)).tolist()
+    assert visualize.enlarge(mask, 1) is not None and visualize.enlarge(mask, 1).shape == (2, 2)
+
+
+def test_an_overlay_stands_beside_its_legend():
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    mask = np.zeros((20, 30), np.uint8)
+    result = visualize.overlay_with_legend(image, mask, LABELS)
+    large = image.repeat(24, 0).repeat(24, 1)
+    assert result.shape[0] == 480 and result.shape[1] > 720
+    expected = visualize.overlay(large, mask.repeat(24, 0).repeat(24, 1), LABELS)
+    assert np.array_equal(result[:, :720], expected)
+
+
+def test_rows_hold_pictures_of_different_sizes():
+    small, wide = np.full((10, 10, 3), 50, np.uint8), np.full((50, 100, 3), 150, np.uint8)
+    sheet = visualize.rows([[small, wide], [wide, small]], ("a", "b"), tile=50)
+    # gap 8: two columns as wide as their widest picture, 6 + 24 above, 8 under each row
+    assert sheet.shape == (6 + 24 + 2 * 58 + 8, 2 * 100 + 3 * 8, 3)
+    assert (sheet[30:80, 8:58] == 50).all() and (sheet[30:80, 116:216] == 150).all()
+    assert (sheet[88:138, 8:108] == 150).all() and (sheet[88:138, 116:166] == 50).all()
+    assert (sheet[30:80, 58:116] == 255).all()
+
+
+def test_rows_show_every_class_of_the_labels():
+    tile = np.full((20, 60, 3), 255, np.uint8)
+    plain = visualize.rows([[tile]], ("",), tile=20)
+    sheet = visualize.rows([[tile]], ("",), tile=20, labels=LABELS, heading="h", notes=("n",))
+    for color in LABELS.colors:
+        assert (sheet == color).all(-1).any() and not (plain == color).all(-1).any()
+
+
+def test_a_picture_is_saved_exactly(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    visualize.save_png(tmp_path / "a.png", picture)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
