@@ -64,7 +64,8 @@ def load(path: Path) -> tuple[keras.Model, dict]:
             state = json.loads(archive.read(STATE))
         model = keras.saving.load_model(path)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a checkpoint of a training that can be resumed") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error
     _assign(_seeds(model), state["seeds"])
     return model, state
 

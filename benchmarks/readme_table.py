@@ -1,0 +1,62 @@
+"""Writes the results table of the README from benchmarks/results/.
+
+    python benchmarks/readme_table.py [--check]
+
+With --check it only says whether the README is up to date (exit code 1 if not).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def table():
+    """Markdown: what was measured, on what, with which command."""
+    baselines, pyramid, demo = read("scenes_baselines"), read("pyramid"), read("demo")
+    rows = [
+        ("a classifier that sees one pixel", f"{baselines['pixel']['mIoU']:.3f}", "1"),
+        ("a classifier that sees 9x9 pixels", f"{baselines['patch9']['mIoU']:.3f}", "1"),
+    ]
+    for variant, label in (
+        ("without (bins=())", "PSPNet without its pyramid (`bins=()`)"),
+        ("with the pyramid", "PSPNet"),
+    ):
+        values = pyramid["variants"][variant]
+        rows.append((label, f"{values['mIoU']:.3f} ± {values['mIoU_std']:.3f}", "3"))
+    rows.append(("PSPNet, `make demo`, Keras", f"{demo['mIoU_keras']:.3f}", "1"))
+    rows.append(("the same as `.tflite`, without TensorFlow", f"{demo['mIoU_tflite']:.3f}", "1"))
+    lines = ["| on held-out generated scenes, 185x185 | mIoU | seeds |", "|---|---:|---:|"]
+    lines += [f"| {name} | {score} | {seeds} |" for name, score, seeds in rows]
+    gain = pyramid["variants"]
+    classes = gain["with the pyramid"]["classes"]
+    lines += ["", "| IoU, mean of 3 seeds | " + " | ".join(classes) + " |"]
+    lines.append("|---|" + "---:|" * len(classes))
+    for variant, label in (("with the pyramid", "PSPNet"), ("without (bins=())", "no pyramid")):
+        values = gain[variant]["classes"].values()
+        lines.append(f"| {label} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    path = ROOT / "README.md"
+    text = path.read_text()
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    new = before + BEGIN + table() + END + after
+    if "--check" in sys.argv:
+        if new != text:
+            sys.exit("README.md: its results table is old; run python benchmarks/readme_table.py")
+        return
+    path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()
