@@ -153,7 +153,7 @@ def evaluate(options) -> None:
 
 def predict(options) -> None:
     from keras_pspnet import runners, visualize
-    from keras_pspnet.files import write_bytes
+    from keras_pspnet.files import write_together
     from keras_pspnet.labels import load_labels
     from keras_pspnet.progress import track
 
@@ -176,9 +176,13 @@ def predict(options) -> None:
         classes = runners.segment(model, image)
         # Two pictures of one name must not overwrite each other.
         stem = path.stem if stems.count(path.stem) == 1 else path.name
-        write_bytes(out / f"{stem}_classes.png", visualize.class_png(classes, labels))
         sheet = visualize.overlay_with_legend(image, classes, labels)
-        visualize.save_png(out / f"{stem}_overlay.png", sheet)
+        write_together(
+            {
+                out / f"{stem}_classes.png": visualize.class_png(classes, labels),
+                out / f"{stem}_overlay.png": visualize.png(sheet),
+            }
+        )
     print(f"{out}: {len(images)} pictures, each as _classes.png (class ids) and _overlay.png")
 
 

@@ -151,6 +151,27 @@ def write_bytes(path, data: bytes) -> None:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def write_together(contents: dict[Path, bytes]) -> None:
+    """Writes files that belong together: all of them, or none.
+
+    Raises:
+        UserError: one of them cannot be written; those before it are taken away again.
+    """
+    written = []
+    new_folders = [folder for folder in next(iter(contents)).parents if not folder.exists()]
+    try:
+        for path, data in contents.items():
+            write_bytes(path, data)
+            written.append(path)
+    except UserError:
+        for path in written:
+            path.unlink()
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def write_json(path, value) -> None:
     """`write_bytes` of readable JSON."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

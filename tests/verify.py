@@ -33,28 +33,34 @@ def killed_and_resumed(folder):
     run(*COMMAND, "train", "scenes_tiny", "--out", folder / "whole")
     seconds = time.monotonic() - start
     command = [*COMMAND, "train", "scenes_tiny", "--out", folder / "killed", "--resume"]
-    steps, chance = [], random.Random(time.time_ns())
+    checkpoint, steps = folder / "killed" / "last.keras", []
+    chance = random.Random(time.time_ns())
     for kill in range(KILLS):
-        # The first kills come early, also while nothing has been written; then anywhere.
-        limit = chance.uniform(0.1, 8) if kill < 2 else chance.uniform(6, 20)
-        with open(folder / "log.txt", "w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            process.wait(limit)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        steps += [
-            int(line.split()[3])
-            for line in (folder / "log.txt").read_text().splitlines()
-            if line.startswith("resuming at step")
-        ]
-    steps.append(int(run(*command).split("resuming at step ")[1].split()[0]))
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        if kill < 2:  # early: while TensorFlow is imported, the model built, the folder made
+            time.sleep(chance.uniform(0.1, 12))
+        else:  # some moment after a new checkpoint, often in the middle of the next one
+            while process.poll() is None:
+                if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                    break
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 3))
+        process.send_signal(signal.SIGKILL)
+        steps += resumed_at(process.communicate()[0].decode())
+    steps += resumed_at(run(*command))
+    assert len(set(steps)) > KILLS // 2, steps
     for name in ("last.keras", "best.keras", "history.csv"):
         assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
     left = [path.name for path in (folder / "killed").iterdir() if path.name.startswith(".")]
     assert not left, left
     return {"kills": KILLS, "resumed_at_steps": steps, "uninterrupted_seconds": round(seconds)}
+
+
+def resumed_at(output):
+    """[the step at which a run says that it resumes], or [] if it was killed before."""
+    marker = "resuming at step "
+    return [int(line[len(marker) :].split()[0]) for line in output.splitlines() if marker in line]
 
 
 def full_disk(folder):
@@ -75,10 +81,13 @@ def full_disk(folder):
     picture = folder / "run" / "samples.png"
     tflite = folder / "out" / "pspnet_float32.tflite"
     refused([*COMMAND, "predict", tflite, picture, "--out", folder / "seen"], limit=2000)
-    assert not (folder / "seen").exists()
+    assert not (folder / "seen").exists(), list((folder / "seen").iterdir())
+    device = [sys.executable, ROOT / "export" / "on_device" / "segment.py", tflite, picture]
+    refused([*device, "--out", folder / "seen"], limit=2000)
+    assert not (folder / "seen").exists(), list((folder / "seen").iterdir())
     left = [str(path) for path in folder.rglob("*partial*")]
     assert not left, left
-    return {"commands": ["train", "export", "predict"]}
+    return {"commands": ["train", "export", "predict", "segment.py"]}
 
 
 EXPORT_ON_A_FULL_DISK = """

@@ -111,17 +111,23 @@ def overlay(picture, classes, labels):
     return canvas
 
 
-def save(image, path):
-    """Writes a PNG, whole or not at all."""
-    partial = path + ".partial"
+def save(images):
+    """Writes the PNGs of one picture, {path: image}: all of them, or none."""
+    folder = os.path.dirname(next(iter(images)))
+    new_folder = not os.path.exists(folder)
     try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        image.save(partial, "PNG")
-        os.replace(partial, path)
+        os.makedirs(folder, exist_ok=True)
+        for path, image in images.items():
+            image.save(path + ".partial", "PNG")
+        for path in images:
+            os.replace(path + ".partial", path)
     except OSError as error:
-        if os.path.exists(partial):
-            os.remove(partial)
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+        for path in images:
+            if os.path.exists(path + ".partial"):
+                os.remove(path + ".partial")
+        if new_folder and os.path.isdir(folder):
+            os.rmdir(folder)
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
 def main(arguments=None):
@@ -143,8 +149,8 @@ def main(arguments=None):
             milliseconds = 1000 * (time.perf_counter() - start)
             stem = os.path.join(options.out, os.path.splitext(os.path.basename(path))[0])
             ids = Image.fromarray(classes.astype(np.uint8 if classes.max() < 256 else np.uint16))
-            save(ids, f"{stem}_classes.png")
-            save(overlay(picture, classes, labels), f"{stem}_overlay.png")
+            sheet = overlay(picture, classes, labels)
+            save({f"{stem}_classes.png": ids, f"{stem}_overlay.png": sheet})
             shown = ", ".join(labels["names"][index] for index in np.unique(classes))
             print(f"{path}: {milliseconds:.1f} ms, {shown}")
     except UserError as error:
