@@ -83,7 +83,7 @@ def export_model(
     check_request(formats, output, size, min_agreement)
     out = Path(out)
     labels = labels or labels_of(model)
-    network = _at_size(main_network(model), size)
+    network = _fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     pictures = _Pictures.read(calibration, network)
@@ -95,17 +95,16 @@ def export_model(
         partial.mkdir(parents=True)
         saved_model = partial / FORMATS["saved_model"]
         _write_saved_model(network, saved_model, output, labels)
-        say("SavedModel written")
         cards = {}
-        for name in formats:
+        for number, name in enumerate(formats, start=1):
             file = partial / FORMATS[name]
+            say(f"{number}/{len(formats)} {file.name}")
             if name == "float32":
                 write_bytes(file, attach_labels(_convert(saved_model), labels))
-                say(f"{file.name} written")
             card = _card(file, name, output, labels, network)
             card |= pictures.compare(load_model(file))
             _judge(file.name, card["agreement"], max(MIN_AGREEMENT[name], min_agreement or 0.0))
-            say(f"{file.name}: {card['agreement']:.4%} of the pixels equal the Keras model's")
+            say(f"    {card['agreement']:.4%} of the pixels equal the Keras model's")
             cards[name] = card
         for name, card in cards.items():
             target = out / FORMATS[name]
@@ -125,16 +124,19 @@ def export_model(
     return {name: out / FORMATS[name] for name in formats}
 
 
-def _at_size(network, size):
-    """The network with a fixed input size."""
-    own = network.input.shape[1:3]
-    size = tuple(size or own)
+def _fixed(network, size):
+    """The network with a fixed input size, in float32 where it was trained in half precision too."""
+    size = tuple(size or network.input.shape[1:3])
     if None in size:
         raise UserError("the model takes any size, a file for devices has one; give --size H W")
-    if size == tuple(own):
-        return network
     image = keras.Input((*size, 3), name="image", dtype="float32")
-    clone = keras.models.clone_model(network, input_tensors=image)
+    clone = keras.models.clone_model(
+        network,
+        input_tensors=image,
+        clone_function=lambda layer: type(layer).from_config(
+            {**layer.get_config(), "dtype": "float32"}
+        ),
+    )
     clone.set_weights(network.get_weights())
     return clone
 

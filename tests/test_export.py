@@ -122,6 +122,22 @@ def test_a_model_of_unknown_size_needs_one(model, tmp_path):
     np.testing.assert_array_equal(keras_pspnet.load_model(files["float32"])(images), expected)
 
 
+def test_a_model_trained_in_half_precision_is_exported_in_float32(model, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = keras_pspnet.build_pspnet(
+            12, input_shape=(49, 57, 3), backbone="resnet14_narrow", channels=8
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(model.get_weights())
+    files = keras_pspnet.export_model(half, tmp_path, formats=("float32",), output="logits")
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = model.predict(images, verbose=0)["main"]
+    found = keras_pspnet.load_model(files["float32"])(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
 def test_pictures_with_masks_give_both_scores(model, tmp_path):
     pairs = [scenes.scene(index, split="val", size=(60, 90)) for index in range(3)]
     files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), calibration=pairs)
