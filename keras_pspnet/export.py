@@ -125,7 +125,7 @@ def export_model(
 
 
 def _fixed(network, size):
-    """The network with a fixed input size, in float32 where it was trained in half precision too."""
+    """The network with a fixed input size, and in float32 whatever it was trained in."""
     size = tuple(size or network.input.shape[1:3])
     if None in size:
         raise UserError("the model takes any size, a file for devices has one; give --size H W")
