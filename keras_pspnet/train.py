@@ -147,6 +147,7 @@ class Run:
         if improved:
             resume.save(self.model, self.out / "best.keras", self.state)
         resume.save(self.model, self.last, self.state)
+        write_history(self.out / "history.csv", self.state["history"])
         meter.say(
             f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
@@ -164,7 +165,9 @@ class Run:
         resume.save(self.model, self.last, self.state)
 
     def _pictures(self) -> None:
-        write_history(self.out / "history.csv", self.state["history"])
+        write_history(
+            self.out / "history.csv", self.state["history"]
+        )  # it may be behind last.keras
         write_bytes(self.out / "curves.png", curves(self.state["history"]))
         visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
 
