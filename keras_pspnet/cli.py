@@ -33,7 +33,8 @@ def main(arguments=None) -> int:
     command.add_argument("recipe", metavar="RECIPE")
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="RUN", required=True, help="the run folder")
-    command.add_argument("--set", nargs="+", default=[], metavar="FIELD=VALUE", dest="settings")
+    setting = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
+    command.add_argument("--set", dest="settings", **setting, help="change the recipe")
     command.add_argument("--resume", action="store_true", help="go on where RUN was left")
     command.set_defaults(call=train)
 
@@ -79,6 +80,14 @@ def run(call: Callable, options) -> int:
         call(options)
     except UserError as error:
         print(f"keras-pspnet: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # whoever read the output has stopped
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except (OSError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        name = getattr(error, "filename", None) or "a file"
+        print(f"keras-pspnet: {str(name)[:80]}: cannot be used: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("keras-pspnet: interrupted", file=sys.stderr)
@@ -132,12 +141,16 @@ def evaluate(options) -> None:
     kind = runners.check_model(options.model)
     if options.json:
         writable_folder(Path(options.json).parent)
+        if Path(options.json).is_dir():
+            raise UserError(f"{options.json}: is a folder; --json takes the name of a file")
     source = open_source(options.dataset, options.data_dir, split=options.split)
     if kind != "tflite":
         quiet_tensorflow()
     model = runners.load_model(options.model)
     network = runners.as_network(model)
     network.check_labels(source.labels)
+    if options.dataset == "scenes":  # drawn at the size that the model was made for
+        source = open_source("scenes", split=options.split, size=network.size)
     examples = track(source.examples(), "evaluating", len(source))
     scores = metrics.evaluate(lambda image: runners.segment(model, image), examples, source.labels)
     for name, iou in scores["classes"].items():
@@ -153,7 +166,7 @@ def evaluate(options) -> None:
 
 def predict(options) -> None:
     from keras_pspnet import runners, visualize
-    from keras_pspnet.files import write_together
+    from keras_pspnet.files import unique_stems, write_together
     from keras_pspnet.labels import load_labels
     from keras_pspnet.progress import track
 
@@ -170,12 +183,11 @@ def predict(options) -> None:
     if labels:
         network.check_labels(labels)
     labels = labels or network.labels
-    stems = [path.stem for path in images]
-    for path in track(images, "predicting", len(images)):
+    # Two pictures of one name must not overwrite each other.
+    pairs = list(zip(images, unique_stems(images)))
+    for path, stem in track(pairs, "predicting", len(pairs)):
         image = read_image(path)
         classes = runners.segment(model, image)
-        # Two pictures of one name must not overwrite each other.
-        stem = path.stem if stems.count(path.stem) == 1 else path.name
         sheet = visualize.overlay_with_legend(image, classes, labels)
         write_together(
             {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import os
 import shlex
 import shutil
 import sys
@@ -27,8 +29,6 @@ from keras_pspnet.contract import (
 from keras_pspnet.files import (
     UserError,
     list_images,
-    read_image,
-    replace_folder,
     write_bytes,
     write_json,
 )
@@ -36,9 +36,10 @@ from keras_pspnet.labels import LabelSet
 from keras_pspnet.metrics import ConfusionMatrix
 from keras_pspnet.model import labels_of, main_network
 from keras_pspnet.runners import load_model
-from keras_pspnet.tflite_metadata import attach_labels, delegation, operators
+from keras_pspnet.tflite_metadata import add_metadata, delegation, operators
 
 SCENES = 8
+PARTIAL = ".partial"  # in the target folder, so that files are moved within one file system
 
 
 def export_model(
@@ -80,48 +81,73 @@ def export_model(
         UserError: a request that cannot be met, pictures that cannot be read, a file that differs
             from the Keras model.
     """
+    if isinstance(formats, str):
+        raise UserError(f"formats={formats!r}; expected several names, as ({formats!r},)")
+    formats = tuple(formats)
     check_request(formats, output, size, min_agreement)
+    if not isinstance(model, keras.Model):
+        raise UserError(f"a {type(model).__name__} cannot be exported; expected a keras.Model")
     out = Path(out)
     labels = labels or labels_of(model)
     network = _fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     pictures = _Pictures.read(calibration, network)
+    _check_targets(out, formats)
 
-    new_folder = not out.exists()
-    partial = out / ".partial"
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    partial = out / PARTIAL
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         partial.mkdir(parents=True)
         saved_model = partial / FORMATS["saved_model"]
         _write_saved_model(network, saved_model, output, labels)
-        cards = {}
         for number, name in enumerate(formats, start=1):
             file = partial / FORMATS[name]
             say(f"{number}/{len(formats)} {file.name}")
             if name == "float32":
-                write_bytes(file, attach_labels(_convert(saved_model), labels))
+                data = _convert(saved_model)
+                write_bytes(file, add_metadata(data, labels, output))
             card = _card(file, name, output, labels, network)
             card |= pictures.compare(load_model(file))
             _judge(file.name, card["agreement"], max(MIN_AGREEMENT[name], min_agreement or 0.0))
+            write_json(partial / _card_name(name), card)
             say(f"    {card['agreement']:.4%} of the pixels equal the Keras model's")
-            cards[name] = card
-        for name, card in cards.items():
-            target = out / FORMATS[name]
-            if (partial / FORMATS[name]).is_dir():
-                replace_folder(partial / FORMATS[name], target)
-            else:
-                (partial / FORMATS[name]).replace(target)
-            write_json(out / f"{target.stem}.card.json", card)
+        for name in formats:
+            for file in (FORMATS[name], _card_name(name)):
+                _remove(out / file)
+                os.replace(partial / file, out / file)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
         raise UserError(f"{out}: cannot be written: {error.message.splitlines()[0]}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if new_folder and out.is_dir() and not any(out.iterdir()):
-            out.rmdir()
+        _remove(partial)
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
     return {name: out / FORMATS[name] for name in formats}
+
+
+def _card_name(name) -> str:
+    return f"{Path(FORMATS[name]).stem}.card.json"
+
+
+def _check_targets(out: Path, formats) -> None:
+    """Whether something of another kind stands where the files go."""
+    for name in formats:
+        for file in (FORMATS[name], _card_name(name)):
+            target = out / file
+            folder = not Path(file).suffix
+            if target.exists() and target.is_dir() != folder:
+                raise UserError(f"{target}: is in the way; remove it or choose another --out")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _fixed(network, size):
@@ -168,7 +194,11 @@ def _convert(saved_model: Path) -> bytes:
         str(saved_model), signature_keys=[SIGNATURE]
     )
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # no Flex
-    return converter.convert()
+    try:
+        return converter.convert()
+    except Exception as error:  # the converter's own class is not public
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(f"TFLite cannot hold this network: {reason}") from error
 
 
 @dataclasses.dataclass
@@ -183,29 +213,29 @@ class _Pictures:
 
     @classmethod
     def read(cls, calibration, network) -> _Pictures:
+        size = tuple(network.input.shape[1:3])
         if calibration is None:
-            size = network.input.shape[1:3]
-            images = [scenes.scene(i, split="val", size=tuple(size))[0] for i in range(SCENES)]
-            given, source = images, f"{SCENES} generated scenes"
+            drawn = tuple(max(side, 65) for side in size)
+            given = [scenes.scene(i, split="val", size=drawn)[0] for i in range(SCENES)]
+            source = f"{SCENES} generated scenes"
         else:
             if isinstance(calibration, (str, Path)):
                 calibration = list_images(calibration)
             given = list(calibration)
             source = f"{len(given)} given pictures"
         if not given:
-            raise UserError(
-                "no pictures to compare on; give at least one, or none at all for scenes"
-            )
+            raise UserError("no pictures to compare on; give at least one, or leave them out")
         pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]
-        images = [image if hasattr(image, "shape") else read_image(image) for image, _ in pairs]
-        size = network.input.shape[1:3]
-        classes = network.output.shape[-1]
+        images = [predict.as_picture(image) for image, _ in pairs]
         keras_network = predict.Network(
-            network.predict_on_batch, "logits", LabelSet.numbered(classes), tuple(size)
+            network.predict_on_batch, "logits", LabelSet.numbered(network.output.shape[-1]), size
         )
-        expected = [
-            _classes(keras_network, predict.resize_image(image, size)[None]) for image in images
-        ]
+        expected = []
+        for image in images:
+            logits = keras_network(predict.resize_image(image, size)[None])
+            if not np.isfinite(logits).all():
+                raise UserError("the model's logits are not numbers; its training has diverged")
+            expected.append(logits.argmax(-1))
         return cls(images, [mask for _, mask in pairs], expected, keras_network, source)
 
     def compare(self, file: predict.Network) -> dict:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -61,7 +61,10 @@ def read_mask(path) -> np.ndarray:
                     f"{path}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
                     "values are class ids"
                 )
-            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8)
+            packed = str(image.tile[0].args) if image.tile else ""
+            # Pillow spreads 2- and 4-bit grey over 0..255, which is right for pictures alone.
+            spread = {"L;2": 85, "L;4": 17}.get(packed, 1)
+            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8) // spread
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -83,6 +86,16 @@ def pictures_in(folder: Path) -> list[Path]:
     if not found:
         raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")
     return found
+
+
+def unique_stems(paths) -> list[str]:
+    """A name for what belongs to each file: its stem, or more where that is taken."""
+    names = []
+    for path in map(Path, paths):
+        numbered = (f"{path.stem}_{number}" for number in itertools.count(2))
+        choices = itertools.chain((path.stem, path.name), numbered)
+        names.append(next(name for name in choices if name not in names))
+    return names
 
 
 def list_images(*paths) -> list[Path]:
@@ -113,7 +126,7 @@ def writable_folder(path) -> Path:
     while not there.exists() and there != there.parent:
         there = there.parent
     if not there.is_dir():
-        raise UserError(f"{path}: cannot be a folder, {there} is a file; choose another --out")
+        raise UserError(f"{path}: cannot be a folder, {there} is a file; choose another place")
     try:
         with tempfile.TemporaryFile(dir=there):
             return path
@@ -175,10 +188,3 @@ def write_together(contents: dict[Path, bytes]) -> None:
 def write_json(path, value) -> None:
     """`write_bytes` of readable JSON."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
-
-
-def replace_folder(folder: Path, target: Path) -> None:
-    """Puts a finished folder in the place of an older one of the same name."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    os.replace(folder, target)

@@ -78,6 +78,8 @@ def _pool_axis(x, axis, count, bins, reduce):
         for i in range(bins)
     ]
     pooled = [reduce(x[window], axis=axis, keepdims=True) for window in windows]
+    while len(pooled) > 4:  # XNNPACK takes four maps at a time, five in its newer versions
+        pooled = [ops.concatenate(pooled[i : i + 3], axis=axis) for i in range(0, len(pooled), 3)]
     return ops.concatenate(pooled, axis=axis)
 
 

@@ -33,9 +33,12 @@ class VoidCrossentropy(keras.losses.Loss):
         hard_below=None,
         hard_share=0.1,
         name="void_crossentropy",
+        reduction="sum_over_batch_size",
         **kwargs,
     ):
-        super().__init__(name=name, **kwargs)
+        super().__init__(name=name, reduction=reduction, **kwargs)
+        if reduction != "sum_over_batch_size":
+            raise ValueError(f"`reduction` must be left as it is. Received: {reduction!r}")
         if hard_below is not None and not 0 < hard_below <= 1:
             raise ValueError(f"`hard_below` must be in (0, 1]. Received: {hard_below}")
         if not 0 <= hard_share <= 1:

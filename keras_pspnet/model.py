@@ -75,11 +75,15 @@ def build_pspnet(
     if backbone not in backbones.NAMES:
         names = ", ".join(backbones.NAMES)
         raise ValueError(f"`backbone` must be one of {names}. Received: {backbone!r}")
+    if not isinstance(bins, (tuple, list)):
+        raise ValueError(f"`bins` must be a tuple of integers, () for none. Received: {bins!r}")
     if output_stride not in (8, 16, 32):
         raise ValueError(f"`output_stride` must be 8, 16 or 32. Received: {output_stride}")
-    if channels < 2:
-        raise ValueError(f"`channels` must be at least 2. Received: {channels}")
-    mean, std = normalization or backbones.NORMALIZATION[backbone]
+    if int(channels) != channels or channels < 2:
+        raise ValueError(f"`channels` must be an integer, at least 2. Received: {channels}")
+    if normalization is None:
+        normalization = backbones.NORMALIZATION[backbone]
+    mean, std = normalization
 
     image = keras.Input(input_shape, name="image", dtype="float32")
     x = layers.Normalization(
@@ -152,4 +156,6 @@ def output_stride_of(model: keras.Model) -> int:
     """Input pixels for each step of the main head's map, of a model that takes any H and W."""
     scores = keras.Model(model.input, model.get_layer("cls_4").output)
     side = 32 * 32 + 1
-    return (side - 1) // (scores.compute_output_shape((1, side, side, 3))[1] - 1)
+    shape = [known or side for known in model.input.shape[1:3]]
+    axis = 1 + shape.index(side)
+    return (side - 1) // (scores.compute_output_shape((1, *shape, 3))[axis] - 1)

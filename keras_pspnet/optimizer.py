@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import keras
 
+from keras_pspnet.model import HEADS
+
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class PSPNetSGD(keras.optimizers.SGD):
@@ -28,7 +30,7 @@ class PSPNetSGD(keras.optimizers.SGD):
         momentum=0.9,
         decay=1e-4,
         head_multiplier=1.0,
-        heads=("ppm", "cls", "aux"),
+        heads=HEADS,
         name="pspnet_sgd",
         **kwargs,
     ):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
 
-from keras_pspnet.files import UserError
+from keras_pspnet.files import UserError, read_image
 from keras_pspnet.labels import LabelSet
 
 MEAN = (124, 116, 104)
@@ -73,6 +74,22 @@ def segment(network: Network, image: np.ndarray) -> np.ndarray:
         scores = softmax(result) if network.output == "logits" else result
         result = resize_scores(scores, (height, width))
     return result.argmax(-1).astype(dtype)
+
+
+def as_picture(image) -> np.ndarray:
+    """A picture as uint8 RGB (H, W, 3), from a path or from an array of numbers in 0..255.
+
+    Raises:
+        UserError: a path that is no readable picture, an array of another shape.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
+    if image.dtype != np.uint8:
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return image
 
 
 def pad_to_stride(image, stride):

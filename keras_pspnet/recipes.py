@@ -63,6 +63,23 @@ class Recipe:
     seed: int = 0
     checkpoint_seconds: float = 60.0
 
+    def __post_init__(self):
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if not all(least <= number <= most for number in numbers):
+                raise UserError(f"recipe: {name}={value}; expected {least} to {most}")
+            if name in INTEGERS and any(type(number) is not int for number in numbers):
+                raise UserError(f"recipe: {name}={value}; expected whole numbers")
+            if name in ("crop", "scales") and len(numbers) != 2:
+                raise UserError(f"recipe: {name}={value}; expected two numbers, as {name}=97,97")
+        if self.output_stride not in (8, 16, 32):
+            raise UserError(f"recipe: output_stride={self.output_stride}; expected 8, 16 or 32")
+        if self.pooling not in ("average", "max"):
+            raise UserError(f"recipe: pooling={self.pooling}; expected average or max")
+        if self.scales[0] > self.scales[1]:
+            raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
+
     def to_config(self) -> dict:
         """Plain values, as in recipe.json."""
         return {
@@ -88,8 +105,29 @@ class Recipe:
         return dataclasses.replace(self, **changes)
 
 
-POSITIVE = ("output_stride", "channels", "batch_size", "epochs", "learning_rate")
-POSITIVE += ("train_images", "val_images", "crop", "scales", "head_multiplier")
+RANGES = {  # the least and the most of every number
+    "output_stride": (8, 32),
+    "bins": (1, 1000),
+    "channels": (2, 100_000),
+    "dropout": (0, 0.99),
+    "crop": (17, 100_000),
+    "train_images": (1, 10**9),
+    "val_images": (1, 10**9),
+    "batch_size": (1, 100_000),
+    "epochs": (1, 10**6),
+    "learning_rate": (1e-12, 1e6),
+    "head_multiplier": (1e-6, 1e6),
+    "momentum": (0, 0.9999),
+    "decay": (0, 1),
+    "aux_weight": (0, 1e6),
+    "scales": (0.01, 100),
+    "rotation": (0, 180),
+    "blur_share": (0, 1),
+    "hard_below": (1e-6, 1),
+    "seed": (0, 2**31 - 1),
+    "checkpoint_seconds": (0, 10**9),
+}
+INTEGERS = ("bins", "crop")
 
 
 def _parse(name, text, kind):
@@ -111,10 +149,6 @@ def _parse(name, text, kind):
     numbers = value if isinstance(value, tuple) else (value,)
     if type(value).__name__ != kind or any(type(n) not in (int, float, bool) for n in numbers):
         raise UserError(f"--set {name}={text}: expected a value of type {kind}")
-    if name in POSITIVE and any(n <= 0 for n in numbers):
-        raise UserError(f"--set {name}={text}: expected a value above 0")
-    if name in ("crop", "scales") and len(numbers) != 2:
-        raise UserError(f"--set {name}={text}: expected two numbers, as {name}=185,185")
     return value
 
 
@@ -175,13 +209,21 @@ def check_run(recipe: Recipe, out, resumed: bool) -> None:
         return
     if file.exists():
         try:
-            before, now = json.loads(read_bytes(file)), recipe.to_config()
-        except ValueError as error:
+            before, now = dict(json.loads(read_bytes(file))), recipe.to_config()
+        except (ValueError, TypeError) as error:
             raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
-        differing = [name for name in now if before.get(name, now[name]) != now[name]]
-        if differing:
-            name = differing[0]
+        check_same(out, before, now)
+
+
+def check_same(out, before: dict, now: dict) -> None:
+    """Whether two recipes, as `Recipe.to_config` gives them, are one.
+
+    Raises:
+        UserError: they differ; it names the first field.
+    """
+    for name, value in now.items():
+        if before.get(name, value) != value:
             raise UserError(
-                f"{out}: its run has {name}={before[name]}, not {now[name]}; "
+                f"{out}: its run has {name}={before[name]}, not {value}; "
                 "resume with the same recipe and --set, or choose another --out"
             )

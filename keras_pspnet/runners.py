@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import weakref
 import zipfile
@@ -10,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import predict
-from keras_pspnet.contract import LABELS_FILE, SIGNATURE
-from keras_pspnet.files import UserError, read_bytes, read_image
+from keras_pspnet.contract import LABELS_FILE, OUTPUTS, SIGNATURE
+from keras_pspnet.files import UserError, read_bytes
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.predict import Network
 
@@ -80,13 +81,15 @@ def load_model(path):
 def _load_keras(path):
     import keras
 
+    import keras_pspnet.layers
     import keras_pspnet.losses
     import keras_pspnet.model
-    import keras_pspnet.optimizer  # noqa: F401  both register what a model may have been compiled with
+    import keras_pspnet.optimizer
 
     model = keras.saving.load_model(path)
-    if not isinstance(model, keras.Model) or "main" not in {layer.name for layer in model.layers}:
-        raise UserError(f"{path}: a Keras model, but no PSPNet: it has no layer `main`")
+    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
+    if not isinstance(layers.get("main"), keras_pspnet.layers.Upsample):
+        raise UserError(f"{path}: a Keras model, but not one of build_pspnet")
     return model
 
 
@@ -97,8 +100,14 @@ def _saved_model(path) -> Network:
     if SIGNATURE not in loaded.signatures:
         raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
     function = loaded.signatures[SIGNATURE]
-    (name, spec), = function.structured_input_signature[1].items()  # fmt: skip
-    (output,) = function.structured_outputs
+    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
+    _check_contract(
+        path,
+        [(key, spec.dtype.as_numpy_dtype, tuple(spec.shape)) for key, spec in inputs.items()],
+        list(outputs),
+    )
+    ((name, spec),) = inputs.items()
+    (output,) = outputs
 
     def run(images):
         # The function lives as long as what was loaded; the signature has a batch of one.
@@ -108,7 +117,7 @@ def _saved_model(path) -> Network:
 
     file = Path(path) / "assets.extra" / LABELS_FILE
     labels = json.loads(read_bytes(file)) if file.is_file() else None
-    shape = function.structured_outputs[output].shape
+    shape = outputs[output].shape
     return Network(run, output, _labels(labels, output, shape), tuple(spec.shape[1:3]))
 
 
@@ -119,8 +128,14 @@ def _tflite(path) -> Network:
     if SIGNATURE not in interpreter.get_signature_list():
         raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
     runner = interpreter.get_signature_runner(SIGNATURE)
-    ((name, spec),) = runner.get_input_details().items()
-    ((output, result),) = runner.get_output_details().items()
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    _check_contract(
+        path,
+        [(key, spec["dtype"], tuple(spec["shape"])) for key, spec in inputs.items()],
+        list(outputs),
+    )
+    ((name, spec),) = inputs.items()
+    ((output, result),) = outputs.items()
 
     def run(images):
         results = [runner(**{name: image[None]})[output] for image in images]
@@ -132,6 +147,19 @@ def _tflite(path) -> Network:
         _labels(read_tflite_labels(path), output, result["shape"]),
         tuple(int(side) for side in spec["shape"][1:3]),
     )
+
+
+def _check_contract(path, inputs, outputs) -> None:
+    """Whether a file takes and gives what `contract` says: (name, dtype, shape) in, names out."""
+    fits = len(inputs) == len(outputs) == 1 and outputs[0] in OUTPUTS
+    for _, dtype, shape in inputs:
+        fits = fits and dtype == np.uint8 and len(shape) == 4 and shape[0] == 1 and shape[3] == 3
+        fits = fits and None not in shape
+    if not fits:
+        raise UserError(
+            f"{path}: not a file of export_model: expected one uint8 picture (1, H, W, 3) in, and "
+            f"{', '.join(OUTPUTS)} out"
+        )
 
 
 def read_tflite_labels(path) -> dict | None:
@@ -157,9 +185,12 @@ def as_network(model) -> Network:
     """What `load_model` returns, a keras.Model too, as a `Network` without the auxiliary head."""
     if isinstance(model, Network):
         return model
+    from keras_pspnet.model import labels_of
+
     if model not in _networks:
         _networks[model] = _keras_network(model)
-    return _networks[model]
+    # Its labels may have been set since.
+    return dataclasses.replace(_networks[model], labels=labels_of(model))
 
 
 def _keras_network(model) -> Network:
@@ -185,11 +216,4 @@ def segment(model, image) -> np.ndarray:
     Raises:
         UserError: a path that is no readable picture, an array of another shape.
     """
-    if not hasattr(image, "shape"):
-        image = read_image(image)
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
-    if image.dtype != np.uint8:
-        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return predict.segment(as_network(model), image)
+    return predict.segment(as_network(model), predict.as_picture(image))

@@ -85,6 +85,8 @@ def open_source(name: str, path=None, *, split: str, size=None) -> Source:
     if name not in NAMES:
         raise UserError(f"dataset {name!r} is not known; expected one of {', '.join(NAMES)}")
     if name == "scenes":
+        if path is not None:
+            raise UserError("the scenes are drawn, not read; leave --data-dir out")
         return _scenes(split, size)
     if path is None:
         raise UserError(f"dataset {name} needs its folder; give --data-dir")

@@ -7,19 +7,24 @@ import io
 import json
 import zipfile
 
-from keras_pspnet.contract import LABELS_FILE
+import flatbuffers
+import numpy as np
+
+from keras_pspnet.contract import INPUT, LABELS_FILE
 from keras_pspnet.labels import LabelSet
 
 NAMES_FILE = "labels.txt"
 
 
-def attach_labels(model: bytes, labels: LabelSet) -> bytes:
-    """The file with `labels.txt` (a name a line) and `labels.json` (colours too) attached.
+def add_metadata(model: bytes, labels: LabelSet, output: str) -> bytes:
+    """The file with TFLite metadata, and its labels attached.
 
-    Attached files of TFLite metadata are a zip archive behind the flatbuffer: runtimes do not look
-    there, and any zip reader opens it.
+    The metadata name `labels.txt` as the labels of the output's values (of its last axis, where it
+    holds scores). `labels.txt` (a name a line) and `labels.json` (colours too) are a zip archive
+    behind the flatbuffer, as TFLite metadata attach files: any zip reader opens it.
     """
-    stream = io.BytesIO(model)
+    stream = io.BytesIO(_with_buffer(model, _model_metadata(output)))
+    stream.seek(0, io.SEEK_END)
     with zipfile.ZipFile(stream, "a") as archive:
         for name, text in (
             (NAMES_FILE, "\n".join(labels.names) + "\n"),
@@ -28,6 +33,53 @@ def attach_labels(model: bytes, labels: LabelSet) -> bytes:
             # The first date a zip can have: the same model gives the same file.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     return stream.getvalue()
+
+
+def _with_buffer(model: bytes, metadata: bytes) -> bytes:
+    """The flatbuffer with one more entry of `Model.metadata` (tensorflow/lite schema.fbs)."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    tree = schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = np.frombuffer(metadata, np.uint8)
+    entry.name, entry.buffer = b"TFLITE_METADATA", len(tree.buffers)
+    tree.buffers.append(buffer)
+    tree.metadata = [*(tree.metadata or []), entry]
+    builder = flatbuffers.Builder(len(model) + len(metadata) + 65536)
+    builder.Finish(tree.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())
+
+
+def _model_metadata(output: str) -> bytes:
+    """ModelMetadata of tflite-support's metadata_schema.fbs, version 1; fields by their number."""
+    builder = flatbuffers.Builder(1024)
+
+    def table(count, fields):
+        """A table of `count` fields; values are offsets, but for (value,), which is a byte."""
+        builder.StartObject(count)
+        for number, value in fields.items():
+            if isinstance(value, tuple):
+                builder.PrependInt8Slot(number, value[0], 0)
+            else:
+                builder.PrependUOffsetTRelativeSlot(number, value, 0)
+        return builder.EndObject()
+
+    def vector(*offsets):
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    text = builder.CreateString
+    axis_labels, value_labels = 2, 3  # AssociatedFileType
+    kind = value_labels if output == "classes" else axis_labels
+    file = table(5, {0: text(NAMES_FILE), 1: text("class names, one a line"), 2: (kind,)})
+    image = table(7, {0: text(INPUT), 1: text("RGB, 0..255, not normalised")})
+    result = table(7, {0: text(output), 6: vector(file)})
+    subgraph = table(9, {2: vector(image), 3: vector(result)})
+    parts = {0: text("PSPNet"), 1: text("semantic segmentation"), 3: vector(subgraph)}
+    builder.Finish(table(8, parts), file_identifier=b"M001")
+    return bytes(builder.Output())
 
 
 def operators(path) -> dict[str, int]:

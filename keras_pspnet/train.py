@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import time
@@ -20,7 +21,7 @@ from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.model import build_pspnet, set_labels
 from keras_pspnet.optimizer import PSPNetSGD
 from keras_pspnet.progress import Meter, clock, track
-from keras_pspnet.recipes import Recipe, check_run
+from keras_pspnet.recipes import Recipe, check_run, check_same
 from keras_pspnet.runners import as_network
 from keras_pspnet.sources import Source, open_source
 
@@ -63,8 +64,16 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
     pixels = train.check(lambda numbers: track(numbers, check, len(train)))
     val.check()
     run = Run(recipe, out, train, val)
-    run.begin(pixels, resumed)
-    return run.train()
+    try:
+        run.begin(pixels, resumed)
+        return run.train()
+    except UserError:
+        if not run.last.exists():  # nothing to go on with: leave nothing
+            for name in ("recipe.json", "best.keras"):
+                (out / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                out.rmdir()
+        raise
 
 
 class Run:
@@ -81,16 +90,24 @@ class Run:
         # Also when resuming: whatever draws from the global seed draws the same.
         keras.utils.set_random_seed(self.recipe.seed)
         self.state = {"step": 0, "history": [], "best": None}
+        self.state["recipe"] = self.recipe.to_config()
         if resumed:
             for file in (self.last, self.out / "best.keras"):
                 temporary_beside(file).unlink(missing_ok=True)
                 file.with_name(f".{file.stem}.partial.keras").unlink(missing_ok=True)
         if resumed and self.last.exists():
             self.model, self.state = resume.load(self.last)
+            check_same(self.out, self.state["recipe"], self.recipe.to_config())
+            if self.state["best"] is not None and not (self.out / "best.keras").exists():
+                raise UserError(f"{self.out}: its best.keras is gone; put it back, or train anew")
             # A loaded model makes its metrics at the first batch; they are restored later.
             self.model.evaluate(self._validation().take(1), verbose=0)
         else:
-            self.model = build(self.recipe, self.train_source.labels, pixels, self.steps)
+            try:
+                self.model = build(self.recipe, self.train_source.labels, pixels, self.steps)
+            except (ValueError, TypeError) as error:
+                reason = str(error).splitlines()[0]
+                raise UserError(f"recipe: the network cannot be built: {reason}") from error
         if resumed:
             print(f"resuming at step {self.state['step']} of {self.steps}", flush=True)
         write_json(self.out / "recipe.json", self.recipe.to_config())
@@ -139,6 +156,7 @@ class Run:
         best = self.state["best"]
         improved = best is None or row[SCORE] > best
         self.state = {
+            **self.state,
             "step": end,
             "history": [*self.state["history"], row],
             "best": row[SCORE] if improved else best,
@@ -187,6 +205,11 @@ class _Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
+        if not np.isfinite(logs["loss"]):
+            raise UserError(
+                f"{self.run.out}: the loss is no longer a number at step {self.step}; train anew "
+                "with a lower learning_rate"
+            )
         self.meter.advance(f"loss {logs['loss']:.4f}")
         # The end of an epoch has a checkpoint of its own, after the validation.
         old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds

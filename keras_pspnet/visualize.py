@@ -78,7 +78,8 @@ def _percent(share: float) -> str:
 
 def enlarge(array, height: int) -> np.ndarray:
     """Repeats the pixels of a small picture or mask until it is about `height` high."""
-    factor = max(round(height / array.shape[0]), 1)
+    # Within a width that screens have: a strip of a few rows stays a strip.
+    factor = max(min(round(height / array.shape[0]), 2000 // array.shape[1]), 1)
     return array.repeat(factor, 0).repeat(factor, 1)
 
 
@@ -104,7 +105,8 @@ def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None,
     gap = 8
     tiles = [[_fit(picture, tile) for picture in row] for row in table]
     widths = [max(row[i].shape[1] for row in tiles) for i in range(len(titles))]
-    width = sum(widths) + gap * (len(widths) + 1)
+    texts = [font(20).getlength(heading), *(font(14).getlength(note) for note in notes)]
+    width = max(sum(widths) + gap * (len(widths) + 1), 2 * gap + int(max(texts)))
     swatches = _swatches(labels, width) if labels else []
     head = 40 if heading else 6
     legend_height = 24 * (1 + max(line for line, *_ in swatches)) + 8 if swatches else 0

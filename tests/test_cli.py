@@ -181,6 +181,37 @@ def test_damaged_models_that_look_whole(model, tmp_path, capfd):
         assert name in line and "cannot be loaded" in line
 
 
+def test_models_that_are_not_ours(model, tmp_path, capfd):
+    import tensorflow as tf
+
+    image = keras.Input((8, 8, 3))
+    dense = keras.Model(image, keras.layers.Dense(2, name="main")(image))
+    dense.save(tmp_path / "other.keras")
+    dense.export(tmp_path / "other", verbose=False)
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "other"))
+    (tmp_path / "other.tflite").write_bytes(converter.convert())
+    for name in ("other.keras", "other", "other.tflite"):
+        line = fails(capfd, "evaluate", tmp_path / name, "--dataset", "scenes")
+        assert "build_pspnet" in line or "export_model" in line
+
+
+def test_settings_add_up_and_long_paths_are_one_line(model, tmp_path, capfd):
+    out = tmp_path / "run"
+    twice = ["--set", "dataset=nowhere", "--set", "epochs=1"]
+    assert "nowhere" in fails(capfd, "train", "scenes_tiny", "--out", out, *twice)
+    assert "too long" in fails(capfd, "evaluate", "x" * 300, "--dataset", "scenes")
+    assert "leave --data-dir out" in fails(
+        capfd, "evaluate", model / "model.keras", "--dataset", "scenes", "--data-dir", tmp_path
+    )
+
+
+def test_a_strip_of_a_picture_makes_a_strip_of_an_overlay(model, tmp_path):
+    Image.fromarray(np.zeros((2, 1500, 3), np.uint8)).save(tmp_path / "strip.png")
+    command = ["predict", str(model / "pspnet_float32.tflite"), str(tmp_path / "strip.png")]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert max(Image.open(tmp_path / "out" / "strip_overlay.png").size) < 3000
+
+
 def test_export_wants_a_keras_file(model, tmp_path, capfd):
     for name in ("saved_model", "pspnet_float32.tflite"):
         line = fails(capfd, "export", model / name, "--out", tmp_path / "out")

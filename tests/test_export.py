@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import zipfile
 
 import keras
 import numpy as np
@@ -86,6 +87,42 @@ def test_dilated_convolutions_are_fused_and_batch_norms_folded(exported):
     assert counts["MUL"] == 1  # the image normalisation
     # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head
     assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2
+
+
+def test_labels_are_in_the_metadata(exported):
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = exported["float32"].read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    names = [model.Metadata(i).Name() for i in range(model.MetadataLength())]
+    assert b"TFLITE_METADATA" in names
+    entry = model.Metadata(names.index(b"TFLITE_METADATA"))
+    metadata = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    assert metadata[4:8] == b"M001"
+    for text in (b"labels.txt", b"image", b"classes"):
+        assert text in metadata
+    with zipfile.ZipFile(exported["float32"]) as archive:
+        assert archive.read("labels.txt").decode().split() == list(SCENES.names)
+        assert json.loads(archive.read("labels.json")) == SCENES.to_config()
+
+
+def test_maps_of_any_size_stay_delegated(exported):
+    """7x8 is no multiple of 2, 3 and 6; six maps in one CONCATENATION would leave the delegate."""
+    assert delegation(exported["float32"]) == (1, ["CAST", "ARG_MAX", "CAST"])
+
+
+def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path):
+    (tmp_path / "pspnet_float32.tflite").mkdir()
+    with pytest.raises(UserError, match=r"pspnet_float32\.tflite: is in the way"):
+        keras_pspnet.export_model(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pspnet_float32.tflite"]
+
+
+def test_a_model_that_diverged_is_not_handed_over(model, tmp_path):
+    broken = keras.models.clone_model(model)
+    broken.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    with pytest.raises(UserError, match="diverged"):
+        keras_pspnet.export_model(broken, tmp_path / "out")
 
 
 def test_the_auxiliary_head_is_left_out(model, exported):
@@ -193,6 +230,8 @@ def test_an_older_export_is_replaced(model, exported, tmp_path):
     [
         ({"formats": ("float64",)}, "float64"),
         ({"formats": ()}, "no formats"),
+        ({"formats": "float32"}, "expected several names"),
+        ({"calibration": [np.zeros((9, 9))]}, "expected .H, W, 3."),
         ({"output": "colors"}, "colors"),
         ({"size": (0, 5)}, "size"),
         ({"calibration": []}, "no pictures"),

@@ -218,9 +218,26 @@ def test_a_folder_that_cannot_be_written_gets_one_line(refused):
     assert "/proc/sys/out" in message and "cannot be written" in message
 
 
-def test_a_finished_folder_replaces_the_old_one(tmp_path):
-    for name in ("new", "old"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / name).touch()
-    files.replace_folder(tmp_path / "new", tmp_path / "old")
-    assert [str(p.relative_to(tmp_path)) for p in sorted(tmp_path.rglob("*"))] == ["old", "old/new"]
+def test_names_for_files_of_one_name_differ():
+    paths = ["a/x.png", "b/x.png", "a/x.jpg", "c/x.png", "y.png"]
+    assert files.unique_stems(paths) == ["x", "x.png", "x.jpg", "x_2", "y"]
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_mask_of_few_bits_holds_its_ids(tmp_path, bits):
+    """Written by hand: Pillow does not write grey PNGs of 2 or 4 bits."""
+    import struct
+    import zlib
+
+    ids = np.arange(4, dtype=np.uint8)[None]
+    packed = [sum(int(v) << (8 - bits * (k + 1)) for k, v in enumerate(ids[0][i : i + 8 // bits]))
+              for i in range(0, 4, 8 // bits)]  # fmt: skip
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0))
+    png += chunk(b"IDAT", zlib.compress(b"\x00" + bytes(packed))) + chunk(b"IEND", b"")
+    (tmp_path / "mask.png").write_bytes(png)
+    np.testing.assert_array_equal(files.read_mask(tmp_path / "mask.png"), ids)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -123,6 +124,24 @@ def test_a_folder_that_holds_a_run_is_refused(run):
         train.fit(SMALL.change(["seed=1"]), run, resumed=True)
 
 
+def test_a_run_folder_that_was_changed_is_not_trusted(run, tmp_path):
+    shutil.copytree(run, tmp_path / "a")
+    (tmp_path / "a" / "recipe.json").unlink()
+    with pytest.raises(UserError, match="its run has channels=8, not 16"):
+        train.fit(SMALL.change(["channels=16"]), tmp_path / "a", resumed=True)
+    (tmp_path / "a" / "best.keras").unlink()
+    with pytest.raises(UserError, match=r"best\.keras is gone"):
+        train.fit(SMALL, tmp_path / "a", resumed=True)
+    assert (tmp_path / "a" / "last.keras").exists()
+
+
+def test_a_training_that_diverges_says_so_and_leaves_nothing(tmp_path):
+    recipe = SMALL.change(["learning_rate=1e6", "head_multiplier=1e6", "checkpoint_seconds=1000"])
+    with pytest.raises(UserError, match="no longer a number at step"):
+        train.fit(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_learns():
     """The recipe's parts together: the loss on a few scenes falls a lot."""
     source = open_source("scenes", split="train", size=(49, 49)).first(4)
@@ -159,8 +178,14 @@ def test_every_recipe_survives_its_config():
         ("epoch=3", "expected field=value"),
         ("epochs=many", "expected a value of type int"),
         ("epochs=1.5", "expected a value of type int"),
-        ("epochs=0", "above 0"),
-        ("batch_size=-1", "above 0"),
+        ("epochs=0", "1 to"),
+        ("bins=(0,)", "bins"),
+        ("output_stride=9", "8, 16 or 32"),
+        ("scales=(2,1)", "smaller one first"),
+        ("seed=-1", "seed"),
+        ("learning_rate=1e400", "learning_rate"),
+        ("crop=49.5,49", "whole numbers"),
+        ("batch_size=-1", "1 to"),
         ("crop=97", "two numbers"),
         ("crop=a,b", "expected a value of type tuple"),
         ("class_weights=2", "expected a value of type bool"),

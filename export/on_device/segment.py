@@ -4,6 +4,7 @@
 
 Needs numpy, Pillow and ai-edge-litert (or tflite-runtime with numpy below 2). For each picture it
 writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png, which people can look at.
+Class ids are taken at the file's own size and enlarged to the picture's, without blending scores.
 """
 
 import argparse
@@ -26,6 +27,13 @@ class UserError(Exception):
     """One line for the user: what, which file, what was expected."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A wrong argument is one line, as every other error."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def load(path, threads):
     """The file's runner (uint8 (1, H, W, 3) -> array), its input size and its labels."""
     try:
@@ -40,14 +48,18 @@ def load(path, threads):
         runner = interpreter.get_signature_runner("serving_default")
         ((name, image),) = runner.get_input_details().items()
         (output,) = runner.get_output_details()
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: damaged, or not a file of keras_pspnet: {error}") from error
-    _, height, width, _ = (int(side) for side in image["shape"])
+        _, height, width, _ = (int(side) for side in image["shape"])
+        labels = read_labels(path)
+    except Exception as error:  # a damaged file can fail anywhere in the runtime
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: damaged, or not a file of keras_pspnet: {reason}") from error
+    if image["dtype"] != np.uint8:
+        raise UserError(f"{path}: not a file of keras_pspnet: it does not take uint8 pictures")
 
     def run(picture):
         return runner(**{name: picture[None]})[output][0]
 
-    return run, (height, width), read_labels(path)
+    return run, (height, width), labels
 
 
 def read_labels(path):
@@ -56,15 +68,18 @@ def read_labels(path):
         with zipfile.ZipFile(path) as archive:
             if "labels.json" in archive.namelist():
                 return json.loads(archive.read("labels.json"))
-    raise UserError(f"{path}: no labels inside; expected a file made by keras_pspnet")
+    raise ValueError("no labels inside")
 
 
 def read_image(path):
     """A picture as uint8 RGB (H, W, 3), turned as its EXIF says."""
     try:
         with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{path}: not a readable picture ({reason})") from error
 
@@ -87,8 +102,8 @@ def overlay(picture, classes, labels):
     """The picture under its class colours, the classes it shows named below."""
     colors = np.array(labels["colors"], np.uint8)
     mixed = Image.fromarray((0.45 * picture + 0.55 * colors[classes]).astype(np.uint8))
-    if mixed.height < 360:
-        factor = -(-360 // mixed.height)
+    factor = min(-(-360 // mixed.height), 2000 // mixed.width)
+    if factor > 1:
         mixed = mixed.resize(
             (mixed.width * factor, mixed.height * factor), Image.Resampling.NEAREST
         )
@@ -131,7 +146,7 @@ def save(images):
 
 
 def main(arguments=None):
-    parser = argparse.ArgumentParser(description="Segments pictures with a .tflite file.")
+    parser = Parser(description="Segments pictures with a .tflite file.")
     parser.add_argument("file", metavar="FILE.tflite")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument("--out", metavar="DIR", required=True)
@@ -141,13 +156,21 @@ def main(arguments=None):
         for path in options.images:
             if not os.path.isfile(path):
                 raise UserError(f"{path}: no such picture")
+            read_image(path)
+        if options.threads < 1:
+            raise UserError(f"--threads {options.threads}: expected at least 1")
         run, size, labels = load(options.file, options.threads)
+        names = []
         for path in options.images:
             picture = read_image(path)
             start = time.perf_counter()
             classes = segment(run, size, picture)
             milliseconds = 1000 * (time.perf_counter() - start)
-            stem = os.path.join(options.out, os.path.splitext(os.path.basename(path))[0])
+            # Two pictures of one name must not overwrite each other.
+            name = os.path.splitext(os.path.basename(path))[0]
+            names.append(name)
+            name += f"_{names.count(name)}" if names.count(name) > 1 else ""
+            stem = os.path.join(options.out, name)
             ids = Image.fromarray(classes.astype(np.uint8 if classes.max() < 256 else np.uint16))
             sheet = overlay(picture, classes, labels)
             save({f"{stem}_classes.png": ids, f"{stem}_overlay.png": sheet})
