@@ -87,9 +87,10 @@ def draw(variants):
         places = np.arange(len(names)) + 0.4 * (index - 0.5)
         panel.bar(places, heights, 0.38, color=color, label=f"{variant}: {values['mIoU']:.3f}")
     panel.set_xticks(range(len(names)), names)
-    panel.set(ylabel="IoU, mean of 3 seeds", ylim=(0, 1), title="Generated scenes, held out")
+    panel.set(ylabel="IoU, mean of 3 seeds", ylim=(0, 1))
+    panel.set_title("Generated scenes, held out", loc="left")
     panel.grid(axis="y", alpha=0.3)
-    panel.legend(frameon=False, loc="lower left")
+    panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     return figure
 
 
