@@ -115,7 +115,8 @@ def export_model(
             say(f"    {card['agreement']:.4%} of the pixels equal the Keras model's")
         for name in formats:
             for file in (FORMATS[name], _card_name(name)):
-                _remove(out / file)
+                if (out / file).is_dir():  # only a file can be replaced at once
+                    _remove(out / file)
                 os.replace(partial / file, out / file)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
