@@ -36,7 +36,9 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
     The folder holds `recipe.json`, `best.keras` (by main-head mIoU on the validation split),
     `last.keras`, `history.csv`, `curves.png` and `samples.png`. On one machine the same recipe
     gives the same bits, however often the run was killed and resumed; for that TensorFlow's
-    operations are made deterministic, for the whole process.
+    operations are made deterministic, for the whole process; it must also run one operation at a
+    time, which can only be said before its import: TF_NUM_INTEROP_THREADS=1. The command line
+    says it.
 
     Args:
         recipe: what to train.

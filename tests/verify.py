@@ -102,6 +102,18 @@ except keras_pspnet.files.UserError as error:
 """
 
 
+def same_bits(folder):
+    """The demo's recipe, at its own sizes, gives the same bits every time."""
+    digests = set()
+    for number in range(3):
+        settings = ["epochs=1", "train_images=160", "val_images=8"]
+        out = folder / str(number)
+        run(*COMMAND, "train", "scenes", "--out", out, "--set", *settings)
+        digests.add(digest(out / "last.keras"))
+    assert len(digests) == 1, digests
+    return {"runs": 3, "steps": 20}
+
+
 def killed_export(folder):
     """An export that is killed leaves no file of a format behind, and the next one succeeds."""
     settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=4", "val_images=1"]
@@ -175,6 +187,7 @@ def bare_clone_test(folder):
 CHECKS = (
     full_disk,
     killed_export,
+    same_bits,
     killed_and_resumed,
     clean_install,
     bare_clone_demo,
