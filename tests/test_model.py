@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 
 import keras_pspnet
+from keras_pspnet import backbones
 from keras_pspnet.labels import SCENES
 from keras_pspnet.losses import VoidCrossentropy
-from keras_pspnet.model import labels_of, main_network, output_stride_of, set_labels
+from keras_pspnet.model import (
+    CaffeNormalization,
+    labels_of,
+    main_network,
+    output_stride_of,
+    set_labels,
+)
 
 TINY = {"backbone": "resnet14_narrow", "channels": 8, "input_shape": (49, 49, 3)}
 
@@ -68,6 +75,29 @@ def test_pictures_are_normalised_by_the_model():
     )
     own = build(normalization=((0, 0, 0), (255, 255, 255)))
     np.testing.assert_allclose(own.get_layer("normalization")(image), image / 255, atol=1e-6)
+
+
+def test_pictures_are_normalised_by_a_copy_of_a_given_layer(tmp_path):
+    images = pictures().astype(np.float32)
+    adapted = keras.layers.Normalization(name="mine")
+    adapted.adapt(images)
+    for layer in (keras.layers.Rescaling(1 / 127.5, offset=-1.0), adapted, CaffeNormalization()):
+        model = build(normalization=layer)
+        copy = model.get_layer("normalization")
+        assert copy is not layer and layer.name != "normalization"
+        clone = keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        for one in (copy, clone.get_layer("normalization")):
+            np.testing.assert_array_equal(one(images), layer(images))
+    model.save(tmp_path / "model.keras")
+    copy = keras_pspnet.load_model(tmp_path / "model.keras").get_layer("normalization")
+    np.testing.assert_array_equal(copy(images), layer(images))
+
+
+def test_caffe_normalization_is_that_of_keras_applications():
+    images = pictures().astype(np.float32)
+    expected = keras.applications.resnet.preprocess_input(images.copy())
+    np.testing.assert_allclose(CaffeNormalization()(images), expected, atol=1e-5)
 
 
 def test_every_weight_of_both_heads_gets_a_gradient():
@@ -162,6 +192,54 @@ def test_output_stride_16():
     assert build(output_stride=16).get_layer("cls_4").output.shape[1:3] == (4, 4)
 
 
+@pytest.mark.parametrize("output_stride", [8, 32])
+def test_mobilenet_v2_by_its_name(output_stride):
+    model = build(backbone="mobilenet_v2", input_shape=(None, None, 3), output_stride=output_stride)
+    assert output_stride_of(model) == output_stride
+    (node,) = model.get_layer("aux_0")._inbound_nodes
+    assert node.input_tensors[0]._keras_history.operation.name == "block_12_add"
+    assert model.get_layer("cls_0").kernel.shape == (3, 3, 2 * 1280, 8)
+    normalization = model.get_layer("normalization")
+    np.testing.assert_allclose(normalization(np.full((1, 1, 1, 3), 255.0, np.float32)), 1.0)
+    assert model.get_layer("block_1_pad").padding == ((0, 1), (0, 1))
+
+
+def test_weights_of_mobilenet_v2_are_downloaded_by_keras(monkeypatch, tmp_path):
+    """With a stand-in for the file that Keras would fetch."""
+    source = keras.applications.MobileNetV2(include_top=False, weights=None)
+    file = tmp_path / "weights.weights.h5"
+    source.save_weights(file)
+    asked = []
+
+    def get_file(name, origin, **options):
+        asked.append(origin)
+        return str(file)
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    for weights in ("imagenet", file):
+        model = build(backbone="mobilenet_v2", backbone_weights=weights)
+        # It pads as keras.applications does, by the size that it is made for.
+        assert model.get_layer("block_1_pad").padding == ((1, 1), (1, 1))
+        assert model.get_layer("cls_4").output.shape[1:3] == (7, 7)
+        for name in ("Conv1", "block_13_depthwise", "block_16_project_BN", "Conv_1_bn"):
+            pairs = zip(model.get_layer(name).get_weights(), source.get_layer(name).get_weights())
+            assert all(np.array_equal(one, other) for one, other in pairs)
+    assert len(asked) == 1 and asked[0].endswith("_1.0_224_no_top.h5")
+
+
+def test_weights_of_mobilenet_v2_without_a_network_get_one_line(refused, monkeypatch, tmp_path):
+    def get_file(*arguments, **options):
+        raise Exception("URL fetch failure on https://storage.googleapis.com: None -- [Errno -2]")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    message = refused(backbones.load_weights, None, "mobilenet_v2", "imagenet")
+    assert "imagenet" in message and "URL fetch failure" in message and "a network" in message
+    file = tmp_path / "missing.h5"
+    assert str(file) in refused(backbones.load_weights, None, "mobilenet_v2", file)
+    file.write_text("no weights")
+    assert str(file) in refused(backbones.load_weights, None, "mobilenet_v2", file)
+
+
 def test_without_the_pyramid():
     model = build(bins=())
     assert "ppm" not in {layer.name for layer in model.layers}
@@ -177,7 +255,7 @@ def test_the_auxiliary_head_sees_the_stage_before_the_last():
     assert model.get_layer("aux_0").filters == 4
 
 
-@pytest.mark.parametrize("backbone", ["resnet14_narrow", "efficientnet_lite0"])
+@pytest.mark.parametrize("backbone", ["resnet14_narrow", "efficientnet_lite0", "mobilenet_v2"])
 def test_saving_and_loading_in_safe_mode_and_cloning(tmp_path, backbone):
     model = build(backbone=backbone, input_shape=(65, 49, 3), output_stride=16)
     set_labels(model, SCENES)
@@ -229,6 +307,8 @@ def test_labels_default_to_numbers_and_must_fit():
         ({"pooling": "median"}, "pooling"),
         ({"bins": (0,)}, "bins"),
         ({"channels": 1}, "channels"),
+        ({"backbone": 51}, "functional keras.Model. Received: .*int"),
+        ({"normalization": (127.5, 127.5)}, "normalization.*three values each"),
         ({"backbone_weights": "imagenet"}, "no weights at a public address"),
         ({"backbone": "efficientnet_lite0", "backbone_weights": "nowhere.pth"}, "nowhere.pth"),
     ],
@@ -236,3 +316,10 @@ def test_labels_default_to_numbers_and_must_fit():
 def test_wrong_arguments_are_named(changes, message):
     with pytest.raises(ValueError, match=message):
         build(**changes)
+
+
+def test_weights_are_not_loaded_into_a_given_model():
+    image = keras.Input((49, 49, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 3, strides=8)(image))
+    with pytest.raises(ValueError, match="has its own"):
+        build(backbone=model, backbone_weights="imagenet")
