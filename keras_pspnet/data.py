@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import tensorflow as tf
 
+from keras_pspnet import predict
 from keras_pspnet.augment import Augmentation
 from keras_pspnet.augment import crop as crop_pair
+from keras_pspnet.datasets import open_source
 from keras_pspnet.files import UserError
-from keras_pspnet.sources import Source, open_source
+from keras_pspnet.sources import Source
 
 
 def load(
@@ -16,7 +20,7 @@ def load(
     """A dataset, batched for `model.fit`.
 
     Args:
-        name: the dataset, see `sources.open_source`.
+        name: the dataset, see `datasets.open_source`.
         path: its folder on disk.
         split: "train" or "val".
         crop: (H, W) of what comes out; smaller pictures are padded with the mean and void. None
@@ -34,7 +38,7 @@ def load(
         UserError: no such dataset or split, or too few pictures for a batch.
         ValueError: `augment` without `crop`.
     """
-    source = open_source(name, path, split=split)
+    source = open_source(name, path, split=split).paired()
     augmentation = Augmentation() if augment is True else augment
     if augmentation and crop is None:
         raise ValueError("`augment` changes the pictures' sizes and needs a `crop` (H, W)")
@@ -47,12 +51,15 @@ def load(
 
 
 def training_steps(
-    source: Source, first: int, last: int, *, crop, batch_size, augmentation, seed
+    source: Source, first: int, last: int, *, crop, batch_size, augmentation, seed, fit=False
 ) -> tf.data.Dataset:
     """The batches of the steps `first` to `last` - 1 of a training.
 
     The batch of a step depends on the seed and the number of the step alone, so a training that is
     resumed sees what it would have seen.
+
+    Args:
+        fit: True brings each picture to the size of the crop before it is augmented.
     """
     pictures = len(source) // batch_size * batch_size  # an epoch leaves out an incomplete batch
 
@@ -61,14 +68,22 @@ def training_steps(
         return _shuffle(place, [seed, epoch], len(source)), position + (seed << 32)
 
     keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
-    dataset = _pairs(source, keys, crop, augmentation).batch(batch_size, drop_remainder=True)
-    return with_aux(dataset).prefetch(2)
+    dataset = _pairs(source, keys, crop, augmentation, fit).batch(batch_size, drop_remainder=True)
+    return _own_threads(with_aux(dataset).prefetch(2))
 
 
-def validation(source: Source, crop, batch_size) -> tf.data.Dataset:
-    """The pictures of a split in order, their centres, for both heads."""
+def validation(source: Source, crop, batch_size, fit=False) -> tf.data.Dataset:
+    """The pictures of a split in order, for both heads: their centres, or whole with `fit`."""
     keys = _in_order(len(source))
-    return with_aux(_pairs(source, keys, crop, None).batch(batch_size)).prefetch(2)
+    dataset = _pairs(source, keys, crop, None, fit).batch(batch_size)
+    return _own_threads(with_aux(dataset).prefetch(2))
+
+
+def _own_threads(dataset):
+    """Reading goes on beside a training that runs one operation at a time."""
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = max(os.cpu_count() or 1, 2)
+    return dataset.with_options(options)
 
 
 def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -99,11 +114,14 @@ def _shuffle(place, seed, count):
     return tf.random.experimental.index_shuffle(place, seed, count - 1)
 
 
-def _pairs(source, keys, crop, augmentation):
+def _pairs(source, keys, crop, augmentation, fit=False):
     """Keys (index, seed) -> augmented, cropped pairs, in parallel and in order."""
 
     def read(index):
-        return source.read(int(index))
+        image, mask = source.read(int(index))
+        if fit:
+            image, mask = predict.resize_image(image, crop), predict.resize_nearest(mask, crop)
+        return image, mask
 
     def pair(index, seed):
         # Reading depends on the index alone ("stateless"), so tf.data may run it in parallel.

@@ -27,12 +27,17 @@ def read_bytes(path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_image(path) -> np.ndarray:
+def read_image(path, name=None) -> np.ndarray:
     """A picture as uint8 RGB (H, W, 3), whatever its mode, turned as its EXIF says.
+
+    Args:
+        path: its path, or a binary file.
+        name: what messages call it; the path by default.
 
     Raises:
         UserError: no such file, not a picture, or truncated.
     """
+    name = name or path
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)
@@ -40,25 +45,30 @@ def read_image(path) -> np.ndarray:
                 image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(f"{name}: no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
-            f"{path}: not a readable picture ({reason}); replace or remove it"
+            f"{name}: not a readable picture ({reason}); replace or remove it"
         ) from error
 
 
-def read_mask(path) -> np.ndarray:
+def read_mask(path, name=None) -> np.ndarray:
     """A mask's raw ids as uint8 (H, W): an 8-bit grey, palette or 1-bit picture.
+
+    Args:
+        path: its path, or a binary file.
+        name: what messages call it; the path by default.
 
     Raises:
         UserError: no such file, not a picture, truncated, or of another kind.
     """
+    name = name or path
     try:
         with Image.open(path) as image:
             if image.mode not in ("L", "P", "1"):
                 raise UserError(
-                    f"{path}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
+                    f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
                     "values are class ids"
                 )
             packed = str(image.tile[0].args) if image.tile else ""
@@ -68,10 +78,10 @@ def read_mask(path) -> np.ndarray:
     except UserError:
         raise
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file") from error
+        raise UserError(f"{name}: no such file") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: not a readable mask ({reason}); replace it") from error
+        raise UserError(f"{name}: not a readable mask ({reason}); replace it") from error
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -10,10 +10,12 @@ often half a picture away from the pixel that needs it.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from PIL import Image, ImageFilter
 
-from keras_pspnet import labels
+from keras_pspnet import labels, visualize
 from keras_pspnet.drawings import (
     BED,
     BOAT,
@@ -37,7 +39,7 @@ from keras_pspnet.drawings import (
     to_bytes,
     vehicle,
 )
-from keras_pspnet.files import UserError
+from keras_pspnet.files import UserError, write_bytes, write_json
 
 LABELS = labels.SCENES
 _IS_THING = np.isin(np.arange(256), (CAR, POLE, BOAT, BUOY, PILLOW)).astype(np.uint8)
@@ -81,6 +83,24 @@ def scenes(count: int, *, split: str = "train", size: tuple[int, int] = (185, 18
     for index in range(count):
         images[index], masks[index] = scene(index, split=split, size=size)
     return images, masks
+
+
+def write_folder(path, *, train: int, val: int, size: tuple[int, int] = (240, 320)) -> None:
+    """Scenes as a dataset on disk, in the `folder` layout with its labels.json.
+
+    Args:
+        path: the folder; what it holds of the same names is replaced.
+        train, val: how many of each split.
+        size: height and width in pixels.
+    """
+    path = Path(path)
+    for split, count in {"train": train, "val": val}.items():
+        for index in range(count):
+            image, mask = scene(index, split=split, size=size)
+            name = f"{split}_{index:04d}.png"
+            visualize.save_png(path / "images" / split / name, image)
+            write_bytes(path / "masks" / split / name, visualize.class_png(mask, LABELS))
+    write_json(path / "labels.json", LABELS.to_config())
 
 
 # ---- The three worlds: a backdrop of their own, then the things they share, from far to near.

@@ -2,7 +2,9 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from keras_pspnet.files import UserError
 
@@ -26,3 +28,19 @@ def refused():
         return message
 
     return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A dataset in the folder layout: 5 pairs to train, without labels.json.
+
+    Picture p{index} is one grey, 10 * index; its mask is id index % 3, with one void pixel.
+    """
+    for index in range(5):
+        mask = np.full((9, 11), index % 3, np.uint8)
+        mask[0, 0] = 255
+        picture = np.full((9, 11, 3), 10 * index, np.uint8)
+        for array, kind in ((picture, "images"), (mask, "masks")):
+            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(tmp_path / kind / "train" / f"p{index}.png")
+    return tmp_path

@@ -1,41 +1,20 @@
-"""Datasets on disk: what comes out of the pipelines, and one line for whatever is wrong."""
+"""Datasets as batches: what comes out of the pipelines, in which order."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from keras_pspnet import data
+from keras_pspnet import data, predict
 from keras_pspnet.augment import Augmentation
-from keras_pspnet.labels import CAMVID
-from keras_pspnet.sources import Source, open_source
-
-
-def save(array, path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.asarray(array, np.uint8)).save(path)
-
-
-def write_folder(path, count=5, split="train", size=(9, 11)):
-    """Pictures of one grey each, 10 * index; masks of the id index % 3, with one void pixel."""
-    for index in range(count):
-        mask = np.full(size, index % 3)
-        mask[0, 0] = 255
-        save(np.full((*size, 3), 10 * index), path / "images" / split / f"p{index}.png")
-        save(mask, path / "masks" / split / f"p{index}.png")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    write_folder(tmp_path)
-    return tmp_path
+from keras_pspnet.datasets import open_source
+from keras_pspnet.labels import LabelSet
+from keras_pspnet.sources import Source
 
 
 def numbers(dataset):
-    """Which pictures a dataset of `write_folder` holds, batch by batch."""
+    """Which pictures a dataset of the fixture `folder` holds, batch by batch."""
     return [[round(float(image[4, 4, 0]) / 10) for image in batch[0]] for batch in dataset]
 
 
@@ -123,6 +102,13 @@ def test_with_aux_gives_both_heads_the_mask():
     assert masks["aux"].numpy() == masks["main"].numpy() == [2]
 
 
+@pytest.mark.parametrize("half", ["images", "masks"])
+def test_half_a_pair_is_refused(refused, folder, half):
+    (folder / half / "train" / "p3.png").unlink()
+    message = refused(data.load, "folder", folder, split="train")
+    assert "p3.png: no " in message and "more" not in message
+
+
 # --- the steps of a training ---
 
 
@@ -176,163 +162,54 @@ def test_validation_is_every_picture_in_order(folder):
     images, masks = next(iter(dataset))
     np.testing.assert_allclose(images[1], 10, atol=1e-4)
     assert np.array_equal(masks["main"][1], source.read(1)[1])
+    centre = data.validation(source, (5, 5), 2)
+    _, masks = next(iter(centre))
+    assert np.array_equal(masks["main"][1], source.read(1)[1][2:7, 3:8])
 
 
-# --- sources ---
+def striped():
+    """A source of three pictures of noise, each of another size, with masks of stripes."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for height, width in ((9, 30), (40, 21), (16, 16)):
+        image = rng.integers(0, 256, (height, width, 3), np.uint8)
+        pairs.append((image, (np.indices((height, width)).sum(0) // 3 % 4).astype(np.uint8)))
+    pairs[0][1][:3] = 255
+    return Source(("a", "b", "c"), LabelSet.numbered(4), pairs.__getitem__)
 
 
-def test_camvid_is_read_in_its_usual_layout(tmp_path):
-    ids = np.arange(12).reshape(3, 4)
-    for split, value in (("train", 5), ("val", 6)):
-        save(np.full((3, 4, 3), value), tmp_path / split / "0001.png")
-        save(ids, tmp_path / f"{split}annot" / "0001.png")
-    source = open_source("camvid", tmp_path, split="val")
-    assert source.labels is CAMVID and len(source) == 1
-    ((name, image, mask),) = source.examples()
-    assert name == str(tmp_path / "val" / "0001.png") and (image == 6).all()
-    assert mask.ravel().tolist() == [*range(11), 255]
+def test_fitting_brings_whole_pictures_to_the_crop_as_evaluation_does():
+    source, size = striped(), (20, 24)
+    expected = [
+        (predict.resize_image(image, size), predict.resize_nearest(mask, size))
+        for image, mask in map(source.read, range(3))
+    ]
+    still = Augmentation((1, 1), 0, 0, 0, 0)
+    settings = {"crop": size, "batch_size": 3, "augmentation": still, "seed": 0, "fit": True}
+    for dataset in (
+        data.validation(source, size, 3, fit=True),
+        data.training_steps(source, 0, 1, **settings),
+    ):
+        ((images, masks),) = list(dataset)
+        for image, mask in expected:  # a training takes them in an order of its own
+            place = int(np.abs(images - image).mean((1, 2, 3)).argmin())
+            np.testing.assert_allclose(images[place], image, atol=1e-3)
+            assert np.array_equal(masks["main"][place], mask)
+            assert np.array_equal(masks["aux"][place], mask)
 
 
-def test_a_folder_with_labels_decodes_by_them(folder):
-    labels = {"names": ["a", "b"], "colors": [[1, 2, 3], [4, 5, 6]], "ids": {0: 1, 1: 0, 2: 1}}
-    (folder / "labels.json").write_text(json.dumps(labels))
-    source = open_source("folder", str(folder), split="train")
-    assert source.labels.names == ("a", "b") and source.labels.colors[1] == (4, 5, 6)
-    masks = [mask for _, _, mask in source.examples()]
-    assert [int(mask[4, 4]) for mask in masks] == [1, 0, 1, 1, 0]
-    assert all(mask[0, 0] == 255 for mask in masks)
+def test_without_fitting_the_centre_is_taken():
+    source = striped()
+    ((_, masks),) = list(data.validation(source, (9, 15), 3))
+    assert np.array_equal(masks["main"][0], source.read(0)[1][:, 7:22])
 
 
-def test_without_labels_the_classes_are_the_ids_of_all_splits(folder):
-    save(np.zeros((2, 2, 3)), folder / "images" / "val" / "q.jpg")
-    save([[7, 7], [255, 40]], folder / "masks" / "val" / "q.png")
-    train = open_source("folder", folder, split="train")
-    val = open_source("folder", folder, split="val")
-    assert train.labels == val.labels
-    assert val.labels.names == ("class_0", "class_1", "class_2", "class_7", "class_40")
-    assert val.read(0)[1].tolist() == [[3, 3], [255, 4]]
-
-
-def test_the_first_pictures_and_all(folder):
+def test_threads_of_its_own_change_no_batch_and_no_order(folder, monkeypatch):
     source = open_source("folder", folder, split="train")
-    assert source.first(2).names == source.names[:2] and source.first(None).names == source.names
-
-
-def test_checking_counts_the_pixels_of_each_class(folder):
-    counts = open_source("folder", folder, split="train").check()
-    assert counts.tolist() == [2 * 98, 2 * 98, 98]
-
-
-def edit(folder, what):
-    """Breaks a good folder; returns the file that a message must name."""
-    picture, mask = folder / "images/train/p1.png", folder / "masks/train/p1.png"
-    if what == "no mask":
-        mask.unlink()
-        return picture
-    if what == "no picture":
-        picture.unlink()
-        return mask
-    if what == "another size":
-        save(np.zeros((9, 12)), mask)
-        return mask
-    if what == "out of range":
-        save(np.full((9, 11), 9), mask)
-        return mask
-    if what == "a colour mask":
-        save(np.zeros((9, 11, 3)), mask)
-        return mask
-    file = picture if what == "truncated picture" else mask
-    noise = np.random.default_rng(0).integers(0, 3, (9, 11, 3))
-    save(noise if file == picture else noise[..., 0], file)
-    file.write_bytes(file.read_bytes()[:-30])
-    return file
-
-
-def use(folder):
-    open_source("folder", folder, split="train").check()
-
-
-BROKEN = ("no mask", "no picture", "another size", "a colour mask", "truncated picture")
-BROKEN += ("truncated mask",)
-
-
-@pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("what", BROKEN)
-def test_a_bad_pair_gets_one_line_with_its_file(refused, folder, what, labels):
-    if labels:
-        (folder / "labels.json").write_text('{"names": ["a", "b", "c"]}')
-    edit(folder, what)
-    message = refused(use, folder)
-    assert "p1.png" in message and "more" not in message
-
-
-@pytest.mark.parametrize("what", [*BROKEN, "out of range"])
-def test_the_bad_file_is_named_in_full(refused, folder, what):
-    (folder / "labels.json").write_text('{"names": ["a", "b", "c"]}')
-    file = edit(folder, what)
-    message = refused(use, folder)
-    assert message.startswith(f"{file}: ")
-    if what == "another size":
-        assert "12x9" in message and "11x9" in message
-    if what == "out of range":
-        assert "label 9" in message and "0..2" in message and "255" in message
-
-
-def test_more_bad_pairs_are_counted(refused, folder):
-    (folder / "labels.json").write_text('{"names": ["a", "b"]}')  # p2 holds id 2
-    edit(folder, "another size")
-    save(np.full((9, 11), 77), folder / "masks/train/p4.png")
-    message = refused(use, folder)
-    assert "p1.png" in message and message.endswith("(and 2 more bad pairs)")
-
-
-def test_two_pictures_of_one_name_get_one_line(refused, folder):
-    save(np.zeros((9, 11, 3)), folder / "images/train/p1.jpg")
-    assert "has the same name" in refused(use, folder)
-
-
-def test_two_masks_of_one_name_get_one_line(refused, folder):
-    save(np.ones((9, 11)), folder / "masks/train/p1.bmp")
-    assert "p1" in refused(use, folder)
-
-
-@pytest.mark.parametrize("part", ["images", "masks"])
-def test_an_empty_folder_gets_one_line(refused, folder, part):
-    for file in (folder / part / "train").iterdir():
-        file.unlink()
-    assert str(folder / part / "train") in refused(use, folder)
-
-
-def test_masks_with_nothing_but_void_get_one_line(refused, folder):
-    for file in (folder / "masks/train").iterdir():
-        save(np.full((9, 11), 255), file)
-    assert "only void" in refused(use, folder)
-
-
-@pytest.mark.parametrize("content", ["{", '{"names": []}', '{"names": ["a"], "ignore": 1e999}'])
-def test_a_damaged_labels_file_gets_one_line(refused, folder, content):
-    (folder / "labels.json").write_text(content)
-    assert str(folder / "labels.json") in refused(use, folder)
-
-
-@pytest.mark.parametrize(
-    "name, path, split, says",
-    [
-        ("folder", True, "test", "test"),
-        ("camvid", True, "train", "train"),
-        ("folder", "none", "train", "none: no such folder"),
-        ("folder", None, "train", "--data-dir"),
-        ("imagenet", True, "train", "scenes, camvid, folder"),
-        ("scenes", None, "test", "train, val"),
-    ],
-)
-def test_what_is_not_there_gets_one_line(refused, folder, name, path, split, says):
-    path = folder if path is True else path and folder / path
-    assert says in refused(open_source, name, path, split=split)
-
-
-def test_scenes_need_no_folder():
-    source = open_source("scenes", split="val", size=(33, 41))
-    image, mask = source.read(3)
-    assert len(source) == 100 and image.shape == (33, 41, 3) and mask.shape == (33, 41)
-    assert isinstance(source, Source) and len(set(source.names)) == 100
+    own = values(steps(source, 0, 9)), values(data.validation(source, (9, 11), 2))
+    threads = steps(source, 0, 1).options().threading.private_threadpool_size
+    assert threads >= 2
+    monkeypatch.setattr(data, "_own_threads", lambda dataset: dataset)
+    assert steps(source, 0, 1).options().threading.private_threadpool_size is None
+    assert same(own[0], values(steps(source, 0, 9)))
+    assert same(own[1], values(data.validation(source, (9, 11), 2)))

@@ -95,6 +95,20 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(tmp_path, form):
     assert refusals > len(whole) // 5 * 0.5
 
 
+@pytest.mark.parametrize("read", [files.read_image, files.read_mask])
+def test_bytes_are_read_as_a_file_is_and_called_by_their_name(refused, tmp_path, read):
+    whole = io.BytesIO(damaged("truncated", tmp_path).with_name("whole.png").read_bytes())
+    assert np.array_equal(read(whole, "tfds:a/0"), read(tmp_path / "whole.png"))
+    cut = io.BytesIO((tmp_path / "bad.png").read_bytes())
+    assert refused(read, cut, "tfds:a/0").startswith("tfds:a/0: not a readable ")
+
+
+def test_a_mask_of_another_kind_is_called_by_its_name(refused):
+    stream = io.BytesIO()
+    Image.fromarray(COLORS).save(stream, "PNG")
+    assert refused(files.read_mask, stream, "tfds:a/0").startswith("tfds:a/0: a mask of mode RGB")
+
+
 @pytest.mark.parametrize("read", [files.read_image, files.read_mask, files.read_bytes])
 def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path, read):
     message = refused(read, tmp_path / "none.png").lower()
