@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from keras_pspnet import __version__
-from keras_pspnet.files import UserError, list_images, read_image, writable_folder, write_json
+from keras_pspnet.files import UserError, list_images, read_image, writable_folder
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,12 +41,19 @@ def main(arguments=None) -> int:
     command.add_argument("--resume", action="store_true", help="go on where RUN was left")
     command.set_defaults(call=train)
 
+    command = commands.add_parser("look", help="check a dataset, count it, show samples")
+    command.add_argument("--dataset", required=True, metavar="NAME")
+    command.add_argument("--data-dir", metavar="DIR")
+    command.add_argument("--out", metavar="DIR", help="a folder for pictures of samples")
+    command.set_defaults(call=look)
+
     command = commands.add_parser("evaluate", help="score a model on pictures with masks")
     command.add_argument("model", metavar="MODEL", help=".keras, SavedModel folder or .tflite")
     command.add_argument("--dataset", required=True, metavar="NAME")
     command.add_argument("--data-dir", metavar="DIR")
     command.add_argument("--split", default="val", help="(%(default)s)")
     command.add_argument("--json", metavar="FILE", help="write the scores")
+    command.add_argument("--report", metavar="DIR", help="write a page to look at")
     command.set_defaults(call=evaluate)
 
     command = commands.add_parser("predict", help="segment pictures")
@@ -61,7 +71,9 @@ def main(arguments=None) -> int:
     add_export_options(command)
     command.set_defaults(call=export)
 
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
+    options.typed = shlex.join(["keras-pspnet", *arguments])
     return run(options.call, options)
 
 
@@ -117,6 +129,13 @@ def quiet_tensorflow() -> None:
         os.close(stderr)
 
 
+def quiet_datasets(name: str) -> None:
+    """TFDS imports TensorFlow, and warns of its own ways."""
+    if name.startswith("tfds:"):
+        quiet_tensorflow()
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+
 # Each command looks at everything it was given before TensorFlow is imported.
 
 
@@ -130,30 +149,43 @@ def demo(options) -> None:
 
 
 def train(options) -> None:
+    from keras_pspnet.datasets import open_source
     from keras_pspnet.recipes import check_run, find_recipe
-    from keras_pspnet.sources import open_source
 
     recipe = find_recipe(options.recipe).change(options.settings)
     check_run(recipe, writable_folder(options.out), options.resume)
-    open_source(recipe.dataset, options.data_dir, split="train")
     one_operation_at_a_time()
+    quiet_datasets(recipe.dataset)
+    open_source(recipe.dataset, options.data_dir, split="train")
     quiet_tensorflow()
     from keras_pspnet import train
 
     train.fit(recipe, options.out, data_dir=options.data_dir, resumed=options.resume)
 
 
+def look(options) -> None:
+    from keras_pspnet.look import look
+
+    if options.out:
+        writable_folder(options.out)
+    quiet_datasets(options.dataset)
+    look(options.dataset, options.data_dir, options.out)
+
+
 def evaluate(options) -> None:
-    from keras_pspnet import metrics, runners
+    from keras_pspnet import metrics, report, runners
+    from keras_pspnet.datasets import open_source
+    from keras_pspnet.files import write_together
     from keras_pspnet.progress import track
-    from keras_pspnet.sources import open_source
 
     kind = runners.check_model(options.model)
     if options.json:
         writable_folder(Path(options.json).parent)
         if Path(options.json).is_dir():
             raise UserError(f"{options.json}: is a folder; --json takes the name of a file")
-    source = open_source(options.dataset, options.data_dir, split=options.split)
+    page = report.page_in(options.report) if options.report else None
+    quiet_datasets(options.dataset)
+    source = open_source(options.dataset, options.data_dir, split=options.split).paired()
     if kind != "tflite":
         quiet_tensorflow()
     model = runners.load_model(options.model)
@@ -162,7 +194,13 @@ def evaluate(options) -> None:
     if options.dataset == "scenes":  # drawn at the size that the model was made for
         source = open_source("scenes", split=options.split, size=network.size)
     examples = track(source.examples(), "evaluating", len(source))
-    scores = metrics.evaluate(lambda image: runners.segment(model, image), examples, source.labels)
+    watched = report.Report(source.labels)
+    scores = metrics.evaluate(
+        lambda image: runners.segment(model, image),
+        examples,
+        source.labels,
+        watch=watched.watch if page else None,
+    )
     for name, iou in scores["classes"].items():
         print(f"{name:>16}  {'absent' if iou is None else format(iou, '.4f')}")
     print(
@@ -170,8 +208,16 @@ def evaluate(options) -> None:
         f"{scores['mean_accuracy']:.4f}  pixel accuracy {scores['pixel_accuracy']:.4f}  "
         f"{scores['images']} images in {scores['seconds']:.1f} s"
     )
+    files = {}
     if options.json:
-        write_json(options.json, scores)
+        files[Path(options.json)] = (json.dumps(scores, indent=2) + "\n").encode()
+    if page:
+        described = {"model": options.model, "dataset": options.dataset, "split": options.split}
+        files[page] = watched.page(scores, **described, command=options.typed)
+    if files:
+        write_together(files)
+    if page:
+        print(f"look at {page}")
 
 
 def predict(options) -> None:

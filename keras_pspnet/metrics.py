@@ -79,13 +79,17 @@ class ConfusionMatrix:
         }
 
 
-def evaluate(predict: Callable, examples: Iterable, labels: LabelSet) -> dict:
+def evaluate(
+    predict: Callable, examples: Iterable, labels: LabelSet, watch: Callable | None = None
+) -> dict:
     """Scores a prediction on pictures with masks.
 
     Args:
         predict: image (H, W, 3) uint8 -> class ids (H, W).
         examples: (name, image, mask) each; masks hold class ids or 255.
         labels: the classes.
+        watch: is called after each picture with its (name, image, mask), the prediction and the
+            ConfusionMatrix of this picture alone; report.Report.watch is one.
 
     Returns:
         `ConfusionMatrix.scores` and "images", "seconds" (of prediction alone).
@@ -99,9 +103,13 @@ def evaluate(predict: Callable, examples: Iterable, labels: LabelSet) -> dict:
         start = time.perf_counter()
         prediction = predict(image)
         seconds += time.perf_counter() - start
+        picture = ConfusionMatrix(len(labels))
         try:
-            matrix.update(mask, prediction)
+            picture.update(mask, prediction)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
+        matrix.counts += picture.counts
         images += 1
+        if watch is not None:
+            watch(name, image, mask, prediction, picture)
     return {**matrix.scores(labels), "images": images, "seconds": round(seconds, 3)}

@@ -254,7 +254,9 @@ def test_wrong_pictures(model, tmp_path, capfd, command, picture):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("trouble", ["mask of another size", "label out of range", "truncated PNG"])
+@pytest.mark.parametrize(
+    "trouble", ["mask of another size", "label out of range", "truncated PNG", "no mask"]
+)
 @pytest.mark.parametrize("command", ["evaluate", "train"])
 def test_wrong_masks(model, tmp_path, capfd, command, trouble):
     data = dataset(tmp_path / "data")
@@ -266,6 +268,9 @@ def test_wrong_masks(model, tmp_path, capfd, command, trouble):
     elif trouble == "label out of range":
         mask[0, 0] = 77
         Image.fromarray(mask).save(file)
+    elif trouble == "no mask":
+        file.unlink()
+        file = data / "images" / split / "1.png"
     else:
         file.write_bytes(file.read_bytes()[:150])
     out = tmp_path / "out"

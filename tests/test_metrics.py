@@ -116,6 +116,23 @@ def test_evaluate_scores_every_picture_under_the_names_of_the_labels():
     assert result == both.scores(labels) and list(result["classes"]) == ["a", "b", "c", "d"]
 
 
+def test_evaluate_hands_on_every_picture_with_its_own_counts():
+    labels, seen = LabelSet(("a", "b", "c", "d")), []
+    images = [np.full((2, 4, 3), value, np.uint8) for value in (0, 1)]
+    examples = [("one", images[0], TRUTH), ("two", images[1], PREDICTION % 3)]
+    predict = lambda image: PREDICTION * (image[0, 0, 0] == 0)  # noqa: E731
+    result = evaluate(predict, examples, labels, watch=lambda *entry: seen.append(entry))
+    assert [entry[0] for entry in seen] == ["one", "two"]
+    for (_, image, mask, prediction, matrix), example in zip(seen, examples):
+        assert image is example[1] and mask is example[2]
+        assert np.array_equal(prediction, predict(image))
+        alone = ConfusionMatrix(4)
+        alone.update(mask, prediction)
+        assert matrix.scores(labels) == alone.scores(labels)
+    plain = evaluate(predict, examples, labels)
+    assert {**result, "seconds": 0} == {**plain, "seconds": 0}
+
+
 def test_evaluate_names_the_picture_that_does_not_fit(refused):
     examples = [("street.png", np.zeros((2, 4, 3), np.uint8), TRUTH)]
     for prediction in (PREDICTION[:1], PREDICTION + 9):
