@@ -17,10 +17,14 @@ MEAN = (123.675, 116.28, 103.53)
 class Augmentation:
     """Scale, rotation, blur, flip, in the order of semseg's tool/train.py (util/transform.py).
 
+    The reference leaves the colours alone; `color` changes them last.
+
     Args:
         scales: range of the resizing factor, uniform.
         rotation: largest angle in degrees, either way.
         rotation_share, blur_share, flip_share: the probability of each.
+        color: largest change of brightness (as a share of 128), contrast and saturation (factors
+            from 1 - color to 1 + color), each uniform; 0 for none.
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
@@ -28,6 +32,7 @@ class Augmentation:
     rotation_share: float = 0.5
     blur_share: float = 0.5
     flip_share: float = 0.5
+    color: float = 0.0
 
     def __call__(self, image, mask, seed):
         """Augments one pair.
@@ -51,11 +56,12 @@ class Augmentation:
             lambda: (image, mask),
         )
         image = tf.cond(draws[2] < self.blur_share, lambda: blur(image), lambda: image)
-        return tf.cond(
+        image, mask = tf.cond(
             draws[3] < self.flip_share,
             lambda: (image[:, ::-1], mask[:, ::-1]),
             lambda: (image, mask),
         )
+        return (jitter(image, self.color, seed) if self.color else image), mask
 
 
 def rescale(image, mask, factor):
@@ -98,6 +104,15 @@ def blur(image):
         kernel = tf.tile(kernel[..., None, None], (1, 1, 3, 1))
         padded = tf.nn.depthwise_conv2d(padded, kernel, (1, 1, 1, 1), "VALID")
     return padded[0]
+
+
+def jitter(image, color, seed):
+    """Other brightness, contrast and saturation, still in 0..255."""
+    seed = tf.convert_to_tensor(seed)  # those of the other draws are (n, 0) and (n, 1)
+    image = tf.image.stateless_random_brightness(image, 128 * color, seed + [0, 2])
+    image = tf.image.stateless_random_contrast(image, 1 - color, 1 + color, seed + [0, 3])
+    image = tf.clip_by_value(image, 0.0, 255.0)
+    return tf.image.stateless_random_saturation(image, 1 - color, 1 + color, seed + [0, 4])
 
 
 def crop(image, mask, size, seed=None):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import metrics, predict, runners, train, visualize
+from keras_pspnet.datasets import open_source
 from keras_pspnet.export import export_model
 from keras_pspnet.files import write_json
 from keras_pspnet.progress import clock, track
 from keras_pspnet.recipes import find_recipe
-from keras_pspnet.sources import Source, open_source
+from keras_pspnet.sources import Source
 
 WITHOUT_TENSORFLOW = """
 import sys

@@ -85,6 +85,11 @@ def export_model(
         raise UserError(f"formats={formats!r}; expected several names, as ({formats!r},)")
     formats = tuple(formats)
     check_request(formats, output, size, min_agreement)
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"export does not work under Keras's backend {keras.backend.backend()}; save the model "
+            "as a .keras file and export that with KERAS_BACKEND=tensorflow"
+        )
     if not isinstance(model, keras.Model):
         raise UserError(f"a {type(model).__name__} cannot be exported; expected a keras.Model")
     out = Path(out)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn
 
 LINE_SECONDS = 10.0
 
@@ -18,23 +18,25 @@ class Meter:
         what: the activity, as "training".
         total: steps in all.
         done: steps that were done before.
+        work: what so many steps from the start cost, where some cost more than others.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0):
-        self.what, self.total, self.done = what, total, done
+    def __init__(self, what: str, total: int, done: int = 0, work: Callable[[int], float] = float):
+        self.what, self.total, self.done, self.work = what, total, done, work
         self.first = None  # (seconds, steps) after the first step, which also builds and traces
         self.last_line = time.monotonic()
-        self.console = Console(stderr=False, highlight=False)
+        # Plain lines in a notebook too: Jupyter shows what rich makes of them one box a line.
+        self.console = Console(stderr=False, highlight=False, force_jupyter=False)
         self.bar = None
         if self.console.is_terminal:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
-                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[left]}"),
                 console=self.console,
             )
-            self.task = self.bar.add_task(what, total=total, completed=done, note="")
+            self.task = self.bar.add_task(what, total=total, completed=done, note="", left="")
             self.bar.start()
 
     def advance(self, note: str = "", steps: int = 1) -> None:
@@ -44,14 +46,16 @@ class Meter:
         if self.first is None:
             self.first = now, self.done
         if self.bar:
-            self.bar.update(self.task, completed=self.done, note=note)
+            left = self._estimate(now)
+            self.bar.update(self.task, completed=self.done, note=note, left=left)
         elif now - self.last_line >= LINE_SECONDS and self.done < self.total:
             self.last_line = now
             self.say(f"{self.what} {self.done}/{self.total}  {note}  {self._estimate(now)}")
 
     def _estimate(self, now) -> str:
-        seconds, steps = now - self.first[0], self.done - self.first[1]
-        return f"{clock(seconds / steps * (self.total - self.done))} left" if steps else ""
+        seconds, done = now - self.first[0], self.work(self.done) - self.work(self.first[1])
+        left = self.work(self.total) - self.work(self.done)
+        return f"{clock(seconds / done * left)} left" if done else ""
 
     def say(self, line: str) -> None:
         """A line of its own."""

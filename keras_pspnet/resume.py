@@ -64,7 +64,14 @@ def load(path: Path) -> tuple[keras.Model, dict]:
             state = json.loads(archive.read(STATE))
         model = keras.saving.load_model(path)
         _assign(_seeds(model), state["seeds"])
-        _ = state["step"], state["history"], state["best"], state["recipe"], state["metrics"]
+        _ = (
+            state["step"],
+            state["history"],
+            state["best"],
+            state["recipe"],
+            state["coarse"],
+            state["metrics"],
+        )
     except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet.augment import MEAN, Augmentation, blur, crop, rescale, rotate
+from keras_pspnet.augment import MEAN, Augmentation, blur, crop, jitter, rescale, rotate
 
 COLORS = np.array([[250, 20, 30], [10, 200, 60], [40, 90, 220], [128, 128, 0]], np.float32)
 
@@ -140,6 +140,86 @@ def test_without_any_share_nothing_changes():
     result, ids = Augmentation((1, 1), 10, 0, 0, 0)(image, mask, (3, 0))
     np.testing.assert_allclose(result, image, atol=1e-4)
     assert np.array_equal(ids, mask)
+
+
+STILL = {"scales": (1, 1), "rotation_share": 0, "blur_share": 0, "flip_share": 0}
+
+
+def test_colours_change_and_the_mask_does_not():
+    image, mask = pattern()
+    results = []
+    for seed in range(10):
+        result, ids = Augmentation(**STILL, color=0.3)(image, mask, (seed, 0))
+        assert result.shape == image.shape and result.dtype == tf.float32
+        assert np.array_equal(ids, mask)
+        assert float(tf.reduce_max(tf.abs(result - image))) > 2
+        results.append(np.asarray(result))
+    assert not any(np.allclose(results[0], other, atol=1) for other in results[1:])
+
+
+@pytest.mark.parametrize("color", [0.3, 0.99])
+def test_changed_colours_are_still_colours(color):
+    dark, light = np.zeros((4, 4, 3), np.float32), np.full((4, 4, 3), 255, np.float32)
+    for image in (dark, light, noise(20, 20), np.asarray(pattern()[0])):
+        for seed in range(20):
+            result, _ = Augmentation(**STILL, color=color)(
+                image, np.zeros(image.shape[:2], np.uint8), (seed, 0)
+            )
+            assert float(tf.reduce_min(result)) >= -1e-3
+            assert float(tf.reduce_max(result)) <= 255 + 1e-3
+
+
+def test_changed_colours_by_their_definition(monkeypatch):
+    """Brightness, contrast about each channel's mean, and saturation, each by its own draw."""
+    deltas, contrasts, saturations = [], [], []
+    image = noise(8, 9) / 4 + 90  # far from both ends: nothing is clipped
+    for seed in range(40):
+        result = jitter(image, 0.2, (seed, 0)).numpy()
+        # Grey stays grey: the mean brightness and its spread tell the first two draws.
+        grey = np.repeat(image[..., :1], 3, -1)
+        shown = jitter(grey, 0.2, (seed, 0)).numpy()
+        np.testing.assert_allclose(shown[..., 0], shown[..., 2], atol=1e-3)
+        deltas.append(float(shown.mean() - grey.mean()))
+        contrasts.append(float(shown.std() / grey.std()))
+        mean = image.mean((0, 1))
+        plain = (image - mean) * contrasts[-1] + mean + deltas[-1]
+        # Saturation leaves the largest channel and scales the distance of the others from it.
+        top, below = plain.max(-1, keepdims=True), plain.max(-1, keepdims=True) - plain
+        ratio = ((top - result) * below).sum() / (below * below).sum()
+        saturations.append(float(ratio))
+        np.testing.assert_allclose(result, top - ratio * below, atol=0.05)
+    for draws, center, most in (
+        (deltas, 0, 0.2 * 128),
+        (contrasts, 1, 0.2),
+        (saturations, 1, 0.2),
+    ):
+        away = np.abs(np.array(draws) - center)
+        assert away.max() <= most * 1.001 + 1e-3 and away.max() > 0.8 * most
+        assert min(draws) < center - 0.5 * most and max(draws) > center + 0.5 * most
+        assert abs(np.mean(draws) - center) < 0.35 * most  # 3.8 standard deviations
+    assert abs(np.corrcoef(deltas, contrasts)[0, 1]) < 0.5
+    assert abs(np.corrcoef(contrasts, saturations)[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_colours_come_last_and_leave_the_rest_as_it_is(seed):
+    image, mask = pattern()
+    before, ids = Augmentation()(image, mask, (seed, 0))
+    same_image, same_ids = Augmentation(color=0.0)(image, mask, (seed, 0))
+    assert np.array_equal(before, same_image) and np.array_equal(ids, same_ids)
+    colored, colored_ids = Augmentation(color=0.4)(image, mask, (seed, 0))
+    assert np.array_equal(ids, colored_ids)
+    assert np.array_equal(colored, jitter(before, 0.4, (seed, 0)))
+    assert not np.allclose(colored, before, atol=1)
+
+
+def test_one_seed_is_one_colour():
+    image, mask = pattern()
+    run = tf.function(Augmentation(**STILL, color=0.4))
+    one, again, other = (run(image, mask, tf.constant([s, 0], tf.int64))[0] for s in (5, 5, 6))
+    assert np.array_equal(one, again) and not np.allclose(one, other, atol=1)
+    eager, _ = Augmentation(**STILL, color=0.4)(image, mask, (5, 0))
+    np.testing.assert_allclose(eager, one, atol=1e-3)
 
 
 def test_one_seed_is_one_result():

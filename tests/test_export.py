@@ -213,6 +213,13 @@ def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
         )
 
 
+def test_another_backend_says_where_to_export(model, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    message = refused(keras_pspnet.export_model, model, tmp_path / "out")
+    assert "backend jax" in message and "KERAS_BACKEND=tensorflow" in message
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_older_export_is_replaced(model, exported, tmp_path):
     (tmp_path / "saved_model").mkdir()
     (tmp_path / "saved_model" / "old").write_text("old")

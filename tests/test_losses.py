@@ -64,7 +64,8 @@ def test_the_gradient_is_softmax_minus_truth_and_zero_at_void():
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"class_weights": [1, 2, 3]}, {"hard_below": 0.7}, {"hard_share": 1.0}]
+    "arguments",
+    [{}, {"class_weights": [1, 2, 3]}, {"hard_below": 0.7}, {"hard_share": 1.0}, {"jaccard": 1}],
 )
 def test_nothing_but_void_has_no_loss_and_no_gradient(arguments):
     void = np.full_like(MASK, 255)
@@ -123,16 +124,83 @@ def test_mined_pixels_are_weighed_by_class():
     assert float(result(MASK, LOGITS)) == pytest.approx(expected, rel=1e-6)
 
 
+# --- the soft Jaccard loss ---
+
+
+def soft_jaccard(mask=MASK, logits=LOGITS):
+    """1 - the mean of intersection over union of the classes in the mask, pixel by pixel."""
+    missing = []
+    for label in sorted(set(mask.ravel().tolist()) - {255}):
+        both = either = 0.0
+        for place in np.ndindex(mask.shape):
+            if mask[place] != 255:
+                powers = np.exp(logits[place].astype(np.float64))
+                p, t = powers[label] / powers.sum(), float(mask[place] == label)
+                both, either = both + p * t, either + p + t - p * t
+        missing.append(1 - both / either)
+    return np.mean(missing)
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2), (1,)])
+@pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"hard_below": 0.5, "hard_share": 0.2}],
+)
+def test_the_soft_jaccard_loss_is_added(arguments, weight, classes):
+    mask = np.where(np.isin(MASK, classes), MASK, 255).astype(np.uint8)
+    both = VoidCrossentropy(**arguments, jaccard=weight)(mask, LOGITS)
+    without = VoidCrossentropy(**arguments)(mask, LOGITS)
+    expected = weight * soft_jaccard(mask)
+    assert float(both) - float(without) == pytest.approx(expected, rel=1e-5)
+    channel = VoidCrossentropy(**arguments, jaccard=weight)(mask[..., None], LOGITS)
+    assert float(channel) == float(both)
+
+
+def test_void_pixels_do_not_move_the_soft_jaccard_loss():
+    loss, other = VoidCrossentropy(jaccard=1.0), LOGITS.copy()
+    other[MASK == 255] = RNG.normal(0, 9, other[MASK == 255].shape)
+    assert float(loss(MASK, other)) == pytest.approx(float(loss(MASK, LOGITS)), rel=1e-6)
+    _, result = gradient(loss, MASK, LOGITS)
+    assert (result[MASK == 255] == 0).all() and (np.abs(result[MASK != 255]).max(-1) > 0).all()
+
+
+def test_the_gradient_of_the_soft_jaccard_loss_by_differences():
+    loss, step = VoidCrossentropy(jaccard=1.0), 1e-4
+    _, both = gradient(loss, MASK, LOGITS)
+    _, without = gradient(VoidCrossentropy(), MASK, LOGITS)
+    for place in ((0, 0, 0, 0), (0, 2, 3, 1), (1, 3, 4, 2), (1, 1, 2, 0)):
+        moved = LOGITS.astype(np.float64).copy()
+        moved[place] += step
+        up = soft_jaccard(logits=moved)
+        moved[place] -= 2 * step
+        slope = (up - soft_jaccard(logits=moved)) / (2 * step)
+        assert (both - without)[place] == pytest.approx(slope, abs=2e-6)
+
+
+def test_a_perfect_prediction_has_no_loss_and_its_opposite_the_whole():
+    truth = RNG.integers(0, 3, (2, 4, 5)).astype(np.uint8)
+    right, wrong = (60 * np.eye(3, dtype=np.float32)[(truth + n) % 3] for n in (0, 1))
+    value, result = gradient(VoidCrossentropy(jaccard=1.0), truth, right)
+    assert value == pytest.approx(0, abs=1e-6) and np.abs(result).max() < 1e-6
+    crossentropy = float(VoidCrossentropy()(truth, wrong))
+    assert float(VoidCrossentropy(jaccard=1.0)(truth, wrong)) == pytest.approx(crossentropy + 1)
+
+
 def test_a_config_round_trips():
-    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.2, name="mine")
+    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.2, 0.25, name="mine")
     config = keras.saving.serialize_keras_object(loss)
     other = keras.saving.deserialize_keras_object(config)
     assert other.get_config() == loss.get_config()
     assert (other.ignore, other.class_weights) == (7, [1.0, 2.0, 3.0])
     assert (other.hard_below, other.hard_share, other.name) == (0.6, 0.2, "mine")
+    mask = np.where(MASK == 255, 7, MASK)
+    assert other.jaccard == 0.25 and float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
 
 
-@pytest.mark.parametrize("arguments", [{"hard_below": 0}, {"hard_below": 2}, {"hard_share": -1}])
+@pytest.mark.parametrize(
+    "arguments", [{"hard_below": 0}, {"hard_below": 2}, {"hard_share": -1}, {"jaccard": -0.1}]
+)
 def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         VoidCrossentropy(**arguments)

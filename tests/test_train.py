@@ -11,10 +11,10 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet import losses, recipes, resume, train
+from keras_pspnet.datasets import open_source
 from keras_pspnet.files import UserError
 from keras_pspnet.labels import SCENES
 from keras_pspnet.model import labels_of
-from keras_pspnet.sources import open_source
 
 SMALL = recipes.RECIPES["scenes_tiny"].change(
     ["crop=49,49", "channels=8", "batch_size=4", "train_images=14", "val_images=4", "epochs=2"]

@@ -1,0 +1,47 @@
+"""What a training was like, epoch by epoch: a table and its curves."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from keras_pspnet.files import write_bytes
+
+SCORE = "val_main_mIoU"
+"""The column by which the best epoch is chosen."""
+
+
+def write_history(path: Path, history: list[dict]) -> None:
+    """One row an epoch."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"])
+    writer.writeheader()
+    writer.writerows(history)
+    write_bytes(path, text.getvalue().encode())
+
+
+def curves(history: list[dict]) -> bytes:
+    """PNG of the losses, the scores and the learning rate by epoch."""
+    epochs = [row["epoch"] for row in history]
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, 3)
+    content = (
+        ("loss", {"training": "loss", "validation": "val_loss"}),
+        ("main-head mIoU", {"training": "main_mIoU", "validation": SCORE}),
+        ("learning rate", {"at the end of the epoch": "learning_rate"}),
+    )
+    for panel, (title, lines) in zip(panels, content):
+        for label, key in lines.items():
+            panel.plot(epochs, [row[key] for row in history], marker=".", label=label)
+        panel.set(title=title, xlabel="epoch")
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False)
+    panels[1].set_ylim(0, 1)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=100)
+    return stream.getvalue()
