@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test verify bench lint
+.PHONY: demo test verify bench notebooks lint
 
 demo: $(READY)
 	$(BIN)/keras-pspnet demo --out runs/demo
@@ -20,6 +20,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/readme_table.py
 
+# Their pictures and numbers are kept: executed in place.
+notebooks: $(READY)
+	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -v .
+	$(BIN)/ruff format --quiet notebooks
+
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -27,5 +32,5 @@ lint: $(READY)
 $(READY): setup.py pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "keras_pspnet needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[pretrained,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,test]'
 	@touch $@

@@ -20,8 +20,8 @@ ROUNDS, STEPS = 5, 20
 def main():
     from keras_pspnet import data, train
     from keras_pspnet.augment import Augmentation
+    from keras_pspnet.datasets import open_source
     from keras_pspnet.recipes import find_recipe
-    from keras_pspnet.sources import open_source
 
     recipe = find_recipe("scenes")
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(320)

@@ -44,8 +44,8 @@ def main():
 def measure(out, bins, seed):
     """Trains one run, or takes up one that was left, and scores it."""
     from keras_pspnet import metrics, runners, train
+    from keras_pspnet.datasets import open_source
     from keras_pspnet.recipes import find_recipe
-    from keras_pspnet.sources import open_source
 
     recipe = find_recipe("scenes").change([f"bins={bins}", f"seed={seed}"])
     run = out / f"bins{len(recipe.bins)}_seed{seed}"

@@ -42,7 +42,32 @@ def table():
     for variant, label in (("with the pyramid", "PSPNet"), ("without (bins=())", "no pyramid")):
         values = gain[variant]["classes"].values()
         lines.append(f"| {label} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", *camvid()]) + "\n"
+
+
+def camvid():
+    """Markdown lines: the trainings on CamVid."""
+    lines = ["| CamVid validation, 480x360 | weights | epochs | minutes | mIoU | pixel accuracy |"]
+    lines.append("|---|---|---:|---:|---:|---:|")
+    runs = read("camvid")["runs"].values()
+    for run in runs:
+        recipe = run["recipe"]
+        start = {"imagenet": "ImageNet"}.get(recipe["backbone_weights"], "from scratch")
+        strides = f"{recipe['output_stride']}"
+        if recipe["coarse_epochs"]:
+            fine = recipe["epochs"] - recipe["coarse_epochs"]
+            strides = f"{2 * recipe['output_stride']}" + f", last {fine} epochs {strides}" * bool(
+                fine
+            )
+        lines.append(
+            f"| EfficientNet-Lite0, output stride {strides} | {start} | {recipe['epochs']} "
+            f"| {run['minutes']:.0f} | {run['mIoU']:.3f} | {run['pixel_accuracy']:.3f} |"
+        )
+    classes = next(iter(runs))["classes"]
+    lines += ["", "| IoU of the first | " + " | ".join(classes) + " |"]
+    lines.append("|---|" + "---:|" * len(classes))
+    lines.append("| | " + " | ".join(f"{value:.2f}" for value in classes.values()) + " |")
+    return lines
 
 
 def main():

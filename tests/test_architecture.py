@@ -26,16 +26,29 @@ FLOORS = (
         "scenes",
         "sources",
         "contract",
+        "report",
+        "report_html",
     ),
     # tensors, no files of the user's
-    ("layers", "backbones", "model", "losses", "optimizer", "augment", "checkpoints"),
+    (
+        "layers",
+        "graph",
+        "dilation",
+        "backbones",
+        "model",
+        "losses",
+        "optimizer",
+        "augment",
+        "checkpoints",
+    ),
     # files
-    ("data", "runners", "export", "tflite_metadata"),
+    ("datasets", "tfds_source", "data", "runners", "export", "tflite_metadata"),
     # experiments
-    ("recipes", "resume", "progress", "train", "demo", "cli"),
+    ("recipes", "resume", "progress", "history", "look", "train", "demo", "cli"),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-WITHOUT_TENSORFLOW = (*FLOORS[0], "checkpoints", "runners", "recipes", "progress", "cli")
+WITHOUT_TENSORFLOW = (*FLOORS[0], "checkpoints", "datasets", "tfds_source", "runners", "recipes")
+WITHOUT_TENSORFLOW += ("progress", "history", "look", "cli")
 
 
 def imports(path):

@@ -6,16 +6,26 @@
 Its summary is benchmarks/results/verify.json.
 """
 
+import base64
+import contextlib
+import csv
+import fcntl
 import hashlib
+import html
 import json
 import os
 import random
+import re
 import resource
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -157,6 +167,204 @@ def clean_install(folder):
     return {"install_seconds": round(seconds), "parameters": int(parameters)}
 
 
+def jax(folder):
+    """Under JAX the predictions, losses and trainings are TensorFlow's; resumed, scored, exported.
+
+    Both backends run in one environment with one TensorFlow, which feeds them.
+    """
+    python = environment_with(folder / "venv", *JAX)
+    tensorflow, jax = ({**os.environ, "KERAS_BACKEND": name} for name in ("tensorflow", "jax"))
+    parity = [python, ROOT / "tests" / "jax_parity.py"]
+    command = [python, *COMMAND[1:]]
+    result = {"jax": JAX[0]}
+    for part in ("predictions", "losses"):
+        for environment in (tensorflow, jax):
+            run(*parity, part, folder, env=environment)
+        result[part] = largest_difference(
+            *(folder / f"{part}_{name}.npz" for name in ("tensorflow", "jax"))
+        )
+        assert result[part]["difference"] <= 1e-5, result
+
+    # The same start and the same batches; no dropout, whose random streams differ. The rate is
+    # small: at the recipe's own, ReLUs that are about to open or close make more of a rounding at
+    # each step, and TensorFlow's own weights, changed by 1e-7, end 1e-2 away from themselves.
+    settings = ["dropout=0.0", "learning_rate=5e-5", "decay=0.01", "jaccard=0.5", "crop=65,65"]
+    settings += ["epochs=2", "coarse_epochs=1", "train_images=40"]
+    run(*parity, "start", folder, *settings, env=tensorflow)
+    histories = []
+    for name, environment in (("tensorflow", tensorflow), ("jax", jax)):
+        out = folder / name
+        out.mkdir()
+        shutil.copy(folder / "last.keras", out)
+        train = [*command, "train", "scenes_tiny", "--out", out, "--resume", "--set", *settings]
+        assert resumed_at(run(*train, env=environment)) == [0]
+        run(*parity, "trained", out, env=tensorflow)  # one trained under JAX is read here too
+        with open(out / "history.csv") as file:
+            histories.append(
+                [(key, float(v)) for row in csv.DictReader(file) for key, v in row.items()]
+            )
+    start = folder / "start_tensorflow.npz"
+    ends = [folder / name / "trained_tensorflow.npz" for name in ("tensorflow", "jax")]
+    result["training"] = {"steps": 10, **largest_difference(*ends)}
+    result["training"]["of_the_way"] = distance(*ends) / distance(start, ends[0])
+    assert result["training"]["difference"] <= 1e-4, result
+    assert result["training"]["of_the_way"] <= 1e-2, result
+    assert len(histories[0]) == len(histories[1]) == 22, histories
+    for (key, theirs), (_, ours) in zip(*histories):
+        most = 1e-3 if "mIoU" in key else 1e-4 * abs(theirs)
+        assert abs(theirs - ours) <= most, (key, theirs, ours)
+
+    # Killed and resumed under JAX, within an epoch and over the change of the output stride.
+    settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=16", "val_images=2"]
+    settings += ["checkpoint_seconds=0", "epochs=2", "coarse_epochs=1"]
+    train = [*command, "train", "scenes_tiny", "--set", *settings, "--resume", "--out"]
+    run(*train, folder / "whole", env=jax)
+    checkpoint = folder / "killed" / "last.keras"
+    with subprocess.Popen(
+        list(map(str, [*train, checkpoint.parent])), env=jax, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and not checkpoint.exists():
+            time.sleep(0.02)
+        time.sleep(random.Random(time.time_ns()).uniform(0, 2))
+        process.kill()
+    (result["resumed_at_step"],) = resumed_at(run(*train, checkpoint.parent, env=jax))
+    assert result["resumed_at_step"] > 0, result
+    for name in ("last.keras", "best.keras", "history.csv"):
+        assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
+
+    model, scores = folder / "jax" / "best.keras", []
+    for environment in (tensorflow, jax):
+        file = folder / "scores.json"
+        run(*command, "evaluate", model, "--dataset", "scenes", "--json", file, env=environment)
+        scores.append(json.loads(file.read_text())["mIoU"])
+    result["mIoU"] = scores
+    assert abs(scores[0] - scores[1]) <= 1e-3, scores
+
+    export = [*command, "export", model, "--out", folder / "export"]
+    done = call(*export, env=jax)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert "KERAS_BACKEND=tensorflow" in done.stderr.splitlines()[-1], done.stderr
+    run(*export, env=tensorflow)
+    return result
+
+
+JAX = ("jax==0.10.2", "jaxlib==0.10.2", "scipy==1.17.1")
+
+
+def environment_with(folder, *packages):
+    """A Python that has these packages, and all those of this environment behind them."""
+    run(sys.executable, "-m", "venv", folder)
+    (site,) = folder.glob("lib/python*/site-packages")
+    ours = sysconfig.get_path("purelib")
+    (site / "behind.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    python = folder / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages)
+    return python
+
+
+def largest_difference(first, second):
+    """Of the arrays by name in two files: each as a share of the first one's range.
+
+    Of a single number that is its magnitude. Class ids may differ in one pixel of a thousand.
+    """
+    import numpy as np
+
+    first, second = np.load(first), np.load(second)
+    assert set(first.files) == set(second.files), set(first.files) ^ set(second.files)
+    shares = {}
+    for name in first.files:
+        a, b = first[name], second[name]
+        assert a.shape == b.shape and a.dtype == b.dtype, (name, a.shape, b.shape)
+        if name.endswith("_classes"):
+            assert (a != b).mean() <= 1e-3, (name, (a != b).mean())
+            continue
+        a, b = a.astype(np.float64), b.astype(np.float64)
+        scale = np.ptp(a) or np.abs(a).max() or 1.0
+        shares[name] = float(np.abs(a - b).max() / scale)
+    worst = max(shares, key=shares.get)
+    return {"arrays": len(shares), "worst": worst, "difference": shares[worst]}
+
+
+def distance(first, second):
+    """Between the trained weights in two files: the root of the sum of squares."""
+    import numpy as np
+
+    first, second = np.load(first), np.load(second)
+    names = [name for name in first.files if "moving_" not in name]
+    return float(np.sqrt(sum(np.sum((first[name] - second[name]) ** 2.0) for name in names)))
+
+
+def report_in_a_browser(folder):
+    """`evaluate --report` in Chromium: whole, readable at any width, and it asks for nothing."""
+    settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=8", "val_images=2"]
+    run(*COMMAND, "train", "scenes_tiny", "--out", folder, "--set", *settings, "epochs=1")
+    evaluate = [*COMMAND, "evaluate", folder / "best.keras", "--dataset", "scenes"]
+    said = run(*evaluate, "--report", folder / "report")
+    page = folder / "report" / "index.html"
+    assert said.endswith(f"look at {page}\n"), said
+    text = page.read_text()
+    # Pages that do ask, as controls: the browser must be seen to ask, and the policy to stop it.
+    asking = text.replace("</main>", f'<img src="{LEAK}" alt=""></main>')
+    policy = re.search("<meta http-equiv=.*?>", text, re.DOTALL)[0]
+    pages = {"report": text, "many": page_of_many_classes()}
+    pages |= {"stopped": asking, "open": asking.replace(policy, "")}
+    views = 0
+    with Proxy() as proxy, Browser(folder / "profile", proxy.port) as browser:
+        for name, content in pages.items():
+            file = folder / f"{name}.html"
+            file.write_text(content)
+            controls = name in ("stopped", "open")
+            for width, scheme in ((1280, "light"), (390, "dark"), (390, "light"), (1280, "dark")):
+                found, picture = browser.look(file, width, scheme)
+                asked = [url for url in found["requests"] if not url.startswith("data:")]
+                if controls:
+                    assert asked == [file.as_uri(), LEAK] and found["problems"], (name, found)
+                    break
+                assert asked == [file.as_uri()] and not found["problems"], (name, found)
+                title = html.unescape(re.search("<title>(.*?)</title>", content)[1])
+                assert found["title"] == title, (name, found["title"])
+                assert found["images"] == content.count("<img ") >= 48, (name, found["images"])
+                assert not found["broken"] and not found["scripts"], (name, found)
+                assert found["wide"] <= width, f"{name} at {width}: {found['wide']} pixels wide"
+                assert not found["faint"], (name, scheme, found["faint"])
+                shot = STATE.with_name(f"{name}_{width}_{scheme}.png")
+                shot.parent.mkdir(exist_ok=True)
+                shot.write_bytes(picture)
+                views += 1
+            # A proxy hears of everything that would leave the machine, by whatever way.
+            assert proxy.asked() == ([LEAK] if name == "open" else []), (name, proxy.asked())
+        return {"views": views, "browser": browser.version, "page_bytes": len(text)}
+
+
+LEAK = "http://leak.example/pixel.png"
+
+
+def page_of_many_classes():
+    """A report of 150 classes, whose names try to get out of the page."""
+    import numpy as np
+
+    from keras_pspnet.labels import LabelSet
+    from keras_pspnet.metrics import evaluate
+    from keras_pspnet.report import Report
+
+    attack = f'<img src="{LEAK}"><script src={LEAK}></script><b>&"'
+    labels = LabelSet(tuple(f"{attack if n % 7 == 0 else 'thing'} {n}" for n in range(150)))
+    generator, examples = np.random.default_rng(0), []
+    for number in range(14):
+        image, mask = (
+            generator.integers(0, 256, (6, 8, 3), np.uint8),
+            generator.integers(150, size=(6, 8)),
+        )
+        image, mask = (array.repeat(50, 0).repeat(50, 1) for array in (image, mask))
+        examples.append((f"folder/{attack.replace('/', '')}{number}.png", image, mask))
+    masks = {image.tobytes(): mask for _, image, mask in examples}
+    guess = lambda image: np.roll(masks[image.tobytes()], generator.integers(40), 1)  # noqa: E731
+    report = Report(labels)
+    scores = evaluate(guess, examples, labels, watch=report.watch)
+    about = {"model": attack, "dataset": "folder", "split": "val", "command": attack}
+    return report.page(scores, **about).decode()
+
+
 def bare_clone_demo(folder):
     """`git clone`, `make demo`, timed with the installation."""
     run("git", "clone", "-q", ROOT, folder / "clone")
@@ -184,11 +392,26 @@ def bare_clone_test(folder):
     return {"seconds_with_install": round(seconds), "pytest": last.strip("= ")}
 
 
+def foreign_backbones(folder):
+    """keras.applications, keras-hub and keras-cv as backbones, in an environment of their own."""
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
+    run(sys.executable, "-m", "venv", folder / "venv")
+    python = folder / "venv" / "bin" / "python"
+    constraints = ROOT / "constraints.txt"
+    run(python, "-m", "pip", "install", "-q", "-c", constraints, f"{wheel}[backbones]", cwd=folder)
+    said = run(python, ROOT / "tests" / "foreign_backbones.py", cwd=folder)
+    return json.loads(said.splitlines()[-1])
+
+
 CHECKS = (
     full_disk,
     killed_export,
     same_bits,
     killed_and_resumed,
+    report_in_a_browser,
+    jax,
+    foreign_backbones,
     clean_install,
     bare_clone_demo,
     bare_clone_test,
@@ -218,6 +441,172 @@ def refused(command, limit):
     lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
     assert done.returncode == 2, (command, done.returncode, done.stderr[-3000:])
     assert len(lines) == 1 and "cannot be written" in lines[0], done.stderr
+
+
+class Proxy:
+    """Answers every request of a browser with "no", and remembers its address."""
+
+    def __enter__(self):
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port = self.socket.getsockname()[1]
+        self.addresses = []
+        threading.Thread(target=self._serve, daemon=True).start()
+        return self
+
+    def _serve(self):
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                connection, _ = self.socket.accept()
+                with connection, contextlib.suppress(OSError):
+                    connection.settimeout(5)
+                    self.addresses.append(connection.recv(65536).split(b" ")[1].decode())
+                    connection.sendall(b"HTTP/1.1 403 no\r\nContent-Length: 0\r\n\r\n")
+
+    def asked(self):
+        """The addresses, without those that Chromium itself looks for whatever page is open."""
+        hosts = ((address, address.split("//")[-1].split("/")[0]) for address in self.addresses)
+        return [a for a, host in hosts if not re.fullmatch(r".*\.google(apis)?\.com(:443)?", host)]
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+class Browser:
+    """Headless Chromium, driven through its debugging pipe."""
+
+    def __init__(self, profile, proxy_port):
+        options = ["--headless=new", "--remote-debugging-pipe", f"--user-data-dir={profile}"]
+        options += ["--no-first-run", "--disable-gpu", "--disable-dev-shm-usage"]
+        options += ["--hide-scrollbars", f"--proxy-server=http://127.0.0.1:{proxy_port}"]
+        options += ["--disable-background-networking", "--disable-component-update"]
+        options += ["--disable-sync", "--disable-default-apps", "--disable-extensions"]
+        if os.getuid() == 0:
+            options.append("--no-sandbox")
+        ends = [*os.pipe(), *os.pipe()]
+        # Chromium reads from 3 and writes to 4, which must not be in use when they are made.
+        high = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in ends]
+        for end in ends:
+            os.close(end)
+        theirs, self.write, self.read, answers = high
+
+        def connect():
+            os.dup2(theirs, 3)
+            os.dup2(answers, 4)
+
+        self.process = subprocess.Popen(
+            [chromium(), *options],
+            preexec_fn=connect,
+            close_fds=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        os.close(theirs)
+        os.close(answers)
+        self.number, self.session, self.buffer, self.events = 0, None, b"", []
+
+    def __enter__(self):
+        self.version = self.ask("Browser.getVersion")["product"]
+        target = self.ask("Target.createTarget", url="about:blank")["targetId"]
+        attached = self.ask("Target.attachToTarget", targetId=target, flatten=True)
+        self.session = attached["sessionId"]
+        for domain in ("Page", "Network", "Log", "Runtime"):
+            self.ask(f"{domain}.enable")
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+
+    def ask(self, method, **values):
+        """One command; what happens until its answer is kept in `events`."""
+        self.number += 1
+        message = {"id": self.number, "method": method, "params": values}
+        if self.session:
+            message["sessionId"] = self.session
+        os.write(self.write, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self.number:
+            self.events.append(answer)
+        assert "error" not in answer, (method, answer["error"])
+        return answer["result"]
+
+    def _next(self):
+        while b"\0" not in self.buffer:
+            ready, _, _ = select.select([self.read], [], [], 120)
+            read = os.read(self.read, 1 << 20) if ready else b""
+            assert read, "Chromium does not answer"
+            self.buffer += read
+        message, _, self.buffer = self.buffer.partition(b"\0")
+        return json.loads(message)
+
+    def look(self, file, width, scheme):
+        """Opens a page: what it asked for, what went wrong, what it looks like."""
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.ask("Emulation.setDeviceMetricsOverride", **size)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        self.ask("Emulation.setEmulatedMedia", features=[feature])
+        self.events = []
+        self.ask("Page.navigate", url=file.as_uri())
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._next())
+        result = self.ask("Runtime.evaluate", expression=INSPECT, returnByValue=True)["result"]
+        content = self.ask("Page.getLayoutMetrics")["cssContentSize"]
+        clip = {"x": 0, "y": 0, "width": width, "height": min(content["height"], 16000), "scale": 1}
+        shot = self.ask("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        requests, problems = [], []
+        for event in self.events:
+            method, values = event["method"], event["params"]
+            if method == "Network.requestWillBeSent":
+                requests.append(values["request"]["url"][:200])
+            elif method in TROUBLE:
+                problems.append(str(values)[:500])
+        seen = {"requests": requests, "problems": problems}
+        return result["value"] | seen, base64.b64decode(shot["data"])
+
+
+TROUBLE = ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled")
+TROUBLE += ("Network.loadingFailed",)
+INSPECT = """
+(() => {
+  const numbers = color => (color.match(/[\\d.]+/g) || []).map(Number);
+  const light = color => color.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {  // the colour behind a text, through what is half transparent
+    if (!element) return [255, 255, 255];
+    const [r, g, b, a = 1] = numbers(getComputedStyle(element).backgroundColor);
+    if (a === 1) return [r, g, b];
+    return behind(element.parentElement).map((v, i) => v * (1 - a) + [r, g, b][i] * a);
+  };
+  const faint = [];
+  for (const element of document.body.querySelectorAll("*")) {
+    const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own) continue;
+    const pair = [behind(element), numbers(getComputedStyle(element).color)].map(light);
+    const contrast = (Math.max(...pair) + 0.05) / (Math.min(...pair) + 0.05);
+    if (contrast < 4.5) faint.push([element.textContent.slice(0, 40), contrast]);
+  }
+  const images = [...document.images];
+  return {
+    title: document.title,
+    images: images.length,
+    broken: images.filter(image => !image.naturalWidth || !image.alt).map(image => image.alt),
+    scripts: document.scripts.length,
+    wide: Math.max(document.documentElement.scrollWidth, document.body.scrollWidth),
+    faint,
+  };
+})()
+"""
+
+
+def chromium():
+    """The browser's path; installed where Debian's packages can be."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    if not any(map(shutil.which, names)) and os.getuid() == 0 and shutil.which("apt-get"):
+        run("apt-get", "update")
+        run("apt-get", "install", "-y", "chromium")
+    found = next(filter(None, map(shutil.which, names)), None)
+    assert found, "no Chromium here, and none could be installed: apt-get install chromium"
+    return found
 
 
 def digest(path):

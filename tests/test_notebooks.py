@@ -1,0 +1,64 @@
+"""The notebooks run from top to bottom, at small settings, and are kept with what they showed."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+
+SMALL = {
+    "01_quickstart": "EPOCHS = 1\nSTEPS = 2\nVAL_STEPS = 1",
+    "02_train_your_own": (
+        "PICTURES = 8\n"
+        'SETTINGS = ["epochs=2", "coarse_epochs=1", "crop=65,65", "backbone=resnet14_narrow", '
+        '"backbone_weights=none", "channels=16"]'
+    ),
+    "03_export_and_run": (
+        'SETTINGS = ["epochs=1", "train_images=16", "val_images=8", "crop=65,65"]\nPICTURES = 2'
+    ),
+}
+
+
+def read(name):
+    return nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+
+
+def parameters(notebook):
+    (place,) = (
+        index
+        for index, cell in enumerate(notebook.cells)
+        if "parameters" in cell.metadata.get("tags", ())
+    )
+    return place
+
+
+def test_every_notebook_is_tested():
+    assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SMALL)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
+    notebook = read(name)
+    small = nbformat.v4.new_code_cell(SMALL[name])
+    notebook.cells.insert(parameters(notebook) + 1, small)
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "export").symlink_to(NOTEBOOKS.parent / "export")
+    nbclient.NotebookClient(
+        notebook,
+        timeout=300,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path / "notebooks")}},
+    ).execute()
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_notebook_is_kept_with_its_pictures_and_without_errors(name):
+    notebook = read(name)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    outputs = [output for cell in code for output in cell.outputs]
+    assert all(cell.execution_count for cell in code)
+    assert not any(output.output_type == "error" for output in outputs)
+    kinds = [kind for output in outputs for kind in output.get("data", {})]
+    assert any(kind.startswith("image/") for kind in kinds)
