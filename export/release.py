@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from keras_pspnet import cli
+from keras_pspnet import cli, commands
 
 RUNNER = Path(__file__).parent / "on_device" / "segment.py"
 
@@ -46,7 +46,7 @@ def release(options: argparse.Namespace) -> None:
     from keras_pspnet.files import UserError, write_bytes
 
     options.formats = "all"
-    files = cli.export(options)
+    files = commands.export(options)
     out = Path(options.out)
     cards = [
         json.loads((out / f"{Path(file).stem}.card.json").read_text()) for file in files.values()

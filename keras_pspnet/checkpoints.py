@@ -2,101 +2,165 @@
 
 from __future__ import annotations
 
-import collections
 import io
-import pickle
+import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from keras_pspnet.files import UserError, read_bytes
+from keras_pspnet.pickles import Unpickler, plain
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, before the zip format of torch 1.6
 LEGACY_PROTOCOL = 1001
-DTYPES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ByteStorage": np.dtype("u1"),
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+NPY_MAGIC = b"\x93NUMPY"
+SAFETENSORS = {
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "i1",
+    "U8": "u1",
+    "BOOL": "?",
 }
 
 
-def read_torch(path) -> dict[str, np.ndarray]:
-    """The tensors of a PyTorch state dict in the legacy (before torch 1.6) format, by name.
+def read_checkpoint(path) -> dict:
+    """What a weight file holds, whatever its format; it is known by its first bytes.
+
+    Formats: PyTorch's (zip and legacy), safetensors, Keras weights (.h5), numpy (.npy) with a dict
+    of layers.
+
+    Returns:
+        Names, or nested dicts of names, to numpy arrays; also what else the file holds.
 
     Raises:
-        UserError: not such a file, truncated, or a pickle that asks for anything but tensors.
+        UserError: not such a file, truncated, or a pickle that asks for more than numbers.
     """
     path = Path(path)
-    stream = io.BytesIO(read_bytes(path))  # the whole file: its own errors name it
-    storages: dict[str, _Storage] = {}
+    data = read_bytes(path)
+    if data[:2] == b"PK":
+        read = _read_torch_zip
+    elif data[:8] == HDF5_MAGIC:
+        read = _read_hdf5
+    elif data[:6] == NPY_MAGIC:
+        read = _read_npy
+    elif data[8:9] == b"{":
+        read = _read_safetensors
+    else:
+        read = _read_torch_legacy
     try:
-        if _Unpickler(stream, storages).load() != LEGACY_MAGIC:
-            raise UserError("not a PyTorch checkpoint of the legacy format")
-        if _Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
-            raise UserError("a legacy PyTorch checkpoint of an unknown protocol")
-        _Unpickler(stream, storages).load()  # byte order and type sizes of the writer
-        state = _Unpickler(stream, storages).load()
-        for key in _Unpickler(stream, storages).load():
-            count = int.from_bytes(stream.read(8), "little")
-            storage = storages[key]
-            raw = stream.read(count * storage.dtype.itemsize)
-            if count != storage.count or len(raw) != count * storage.dtype.itemsize:
-                raise UserError("a truncated PyTorch checkpoint; copy or download it again")
-            storage.values = np.frombuffer(raw, storage.dtype)
-        return {name: tensor.array() for name, tensor in state.items()}
+        content = read(data)
+        if not isinstance(content, dict):
+            raise UserError(f"holds a {type(content).__name__}; expected named arrays")
+        return content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # a damaged pickle can raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not a readable PyTorch checkpoint ({reason})") from error
+    except MemoryError as error:
+        raise UserError(f"{path}: asks for more memory than there is") from error
+    except Exception as error:  # a damaged file can raise anything
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
 
 
-class _Storage:
-    """A flat run of numbers; its values stand behind the pickle that refers to it."""
-
-    def __init__(self, dtype: np.dtype, count: int):
-        self.dtype, self.count, self.values = dtype, count, None
-
-
-class _Tensor:
-    """A view of a storage, made into an array once the storage has been read."""
-
-    def __init__(self, storage, offset, size, stride, requires_grad=False, hooks=None):
-        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
-
-    def array(self) -> np.ndarray:
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride))
-        inside = 0 <= self.offset <= last < self.storage.count
-        if min(self.stride, default=0) < 0 or (min(self.size, default=1) > 0 and not inside):
-            raise UserError("a tensor reaches outside its storage")
-        strides = [step * self.storage.dtype.itemsize for step in self.stride]
-        view = np.lib.stride_tricks.as_strided(
-            self.storage.values[self.offset :], tuple(self.size), strides, writeable=False
-        )
-        return view.copy()
+def read_arrays(path) -> dict[str, np.ndarray]:
+    """As `read_checkpoint`, of a file that holds named arrays and nothing else: a state dict."""
+    state = read_checkpoint(path)
+    for name, value in state.items():
+        if not isinstance(value, np.ndarray):
+            raise UserError(f"{path}: not a state dict: {name} is a {type(value).__name__}")
+    return state
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows ordered dicts, tensors and storages, and refuses every other name."""
+def _read_torch_legacy(data):
+    stream, storages = io.BytesIO(data), {}
+    if Unpickler(stream, storages, inert=False).load() != LEGACY_MAGIC:
+        raise UserError("not a PyTorch checkpoint of the legacy format, nor of another known one")
+    if Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
+        raise UserError("a legacy PyTorch checkpoint of an unknown protocol")
+    Unpickler(stream, storages).load()  # byte order and type sizes of the writer
+    state = Unpickler(stream, storages).load()
+    for key in Unpickler(stream, storages).load():
+        count = int.from_bytes(stream.read(8), "little")
+        _fill(storages[key], stream.read(count * storages[key].dtype.itemsize), count)
+    return plain(state)
 
-    def __init__(self, stream, storages):
-        super().__init__(stream)
-        self.storages = storages
 
-    def find_class(self, module, name):
-        if (module, name) == ("collections", "OrderedDict"):
-            return collections.OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _Tensor
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        raise UserError(f"the pickle asks for {module}.{name}, which a state dict does not need")
+def _read_torch_zip(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
+        if len(pickles) != 1:
+            raise UserError("a zip file, but not a PyTorch checkpoint: no data.pkl in it")
+        root, storages = pickles[0].removesuffix("data.pkl"), {}
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise UserError("written on a big-endian machine; save it anew on another")
+        state = Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
+        for key, storage in storages.items():
+            _fill(storage, archive.read(f"{root}data/{key}"), storage.count)
+    return plain(state)
 
-    def persistent_load(self, reference):
-        kind, dtype, key, _, count, _ = reference
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise UserError("the pickle refers to something that is no storage")
-        return self.storages.setdefault(key, _Storage(dtype, count))
+
+def _fill(storage, raw, count):
+    if count != storage.count or len(raw) != count * storage.dtype.itemsize:
+        raise UserError("a truncated PyTorch checkpoint; copy or download it again")
+    storage.values = np.frombuffer(raw, storage.dtype)
+
+
+def _read_safetensors(data):
+    length = int.from_bytes(data[:8], "little")
+    if length > len(data) - 8:
+        raise UserError("a truncated safetensors file; copy or download it again")
+    header, arrays = json.loads(data[8 : 8 + length]), {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = entry["data_offsets"]
+        raw = data[8 + length :][begin:end] if 0 <= begin <= end else b""
+        if entry["dtype"] == "BF16":  # the upper half of a float32
+            values = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+        elif entry["dtype"] in SAFETENSORS:
+            values = np.frombuffer(raw, SAFETENSORS[entry["dtype"]])
+        else:
+            raise UserError(f"{name} holds numbers of type {entry['dtype']}; expected F32 or F16")
+        if values.size != int(np.prod(entry["shape"])):
+            raise UserError(f"{name} is cut off: truncated? copy or download it again")
+        arrays[name] = values.reshape(entry["shape"])
+    return arrays
+
+
+def _read_hdf5(data):
+    """Datasets by their path. Links to other files are not followed."""
+    import h5py
+
+    arrays = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset):
+            if item.is_virtual or item.external:
+                raise UserError(f"{name} stands in another file; expected all weights in this one")
+            if item.dtype.kind in "fiu":
+                arrays[name] = item[()]
+
+    with h5py.File(io.BytesIO(data), "r") as file:
+        file.visititems(visit)
+    return arrays
+
+
+def _read_npy(data):
+    """A dict in an array of objects, as numpy.save writes it."""
+    stream = io.BytesIO(data)
+    version = np.lib.format.read_magic(stream)
+    header = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, _, dtype = header[version](stream)
+    if shape != () or not dtype.hasobject:
+        raise UserError(f"holds an array of shape {shape}; expected a dict of layers")
+    content = Unpickler(stream, {}).load()
+    return plain(content)

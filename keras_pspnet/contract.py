@@ -28,7 +28,16 @@ def check_request(formats, output="classes", size=None, min_agreement=None) -> N
             raise UserError(f"format {name!r} is not known; expected some of {', '.join(FORMATS)}")
     if output not in OUTPUTS:
         raise UserError(f"output {output!r} is not known; expected one of {', '.join(OUTPUTS)}")
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise UserError(f"size {tuple(size)} is not H W in pixels, both at least 1")
+    check_size(size)
     if min_agreement is not None and not 0 <= min_agreement <= 1:
         raise UserError(f"min_agreement {min_agreement} is not a share of pixels in 0..1")
+
+
+def check_size(size) -> None:
+    """Whether a size is one, or None.
+
+    Raises:
+        UserError: it is not.
+    """
+    if size is not None and (len(size) != 2 or min(size) < 1):
+        raise UserError(f"size {tuple(size)} is not H W in pixels, both at least 1")

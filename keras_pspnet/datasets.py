@@ -6,12 +6,17 @@ import functools
 import json
 from pathlib import Path
 
-from keras_pspnet import scenes, tfds_source
+from keras_pspnet import layouts, scenes, tfds_source
 from keras_pspnet.files import PICTURES, UserError, pictures_in, read_bytes
 from keras_pspnet.labels import CAMVID, LabelSet
 from keras_pspnet.sources import Source, labels_in, paired_files
 
-NAMES = ("scenes", "camvid", "folder")
+LAYOUTS = {  # name -> (a split, the splits)
+    "ade20k": (layouts.ade20k, layouts.ade20k_splits),
+    "cityscapes": (layouts.cityscapes, layouts.cityscapes_splits),
+    "voc2012": (layouts.voc2012, layouts.voc2012_splits),
+}
+NAMES = ("scenes", "camvid", *LAYOUTS, "folder")
 SCENES = {"train": 1200, "val": 100}
 
 
@@ -19,7 +24,8 @@ def open_source(name: str, path=None, *, split: str, size=None) -> Source:
     """One split of a dataset by the dataset's name.
 
     Args:
-        name: "scenes", generated; "camvid", the SegNet layout SPLIT/ and SPLITannot/; "folder",
+        name: "scenes", generated; "camvid", the SegNet layout SPLIT/ and SPLITannot/; "ade20k",
+            "cityscapes", "voc2012" as their authors hand them out, see `layouts`; "folder",
             images/SPLIT/*.{jpg,png} beside masks/SPLIT/*.png, with an optional labels.json;
             "tfds:BUILDER", see `tfds_source.open_builder`.
         path: the dataset's folder; the scenes have none, TFDS has its own.
@@ -35,6 +41,8 @@ def open_source(name: str, path=None, *, split: str, size=None) -> Source:
     path = _folder_of(name, path)
     if name == "scenes":
         return _scenes(split, size)
+    if name in LAYOUTS:
+        return LAYOUTS[name][0](path, split)
     if name == "camvid":
         return paired_files(path / split, path / f"{split}annot", CAMVID)
     images, masks = path / "images" / split, path / "masks" / split
@@ -53,6 +61,11 @@ def splits_of(name: str, path=None) -> list[str]:
     path = _folder_of(name, path)
     if name == "scenes":
         return list(SCENES)
+    if name in LAYOUTS:
+        found = LAYOUTS[name][1](path)
+        if not found:
+            raise UserError(f"{path}: no split in it; expected the {name} dataset")
+        return found
     folder = path if name == "camvid" else path / "images"
     folders = folder.iterdir() if folder.is_dir() else ()
     found = {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}

@@ -167,7 +167,76 @@ SCENES = LabelSet(
 )
 """The generated scenes: a street, a sea and a room (scenes.py)."""
 
-NAMED = {"camvid": CAMVID, "scenes": SCENES}
+_ADE20K_NAMES = (
+    "wall building sky floor tree ceiling road bed windowpane grass cabinet sidewalk person "
+    "earth door table mountain plant curtain chair car water painting sofa shelf house sea "
+    "mirror rug field armchair seat fence desk rock wardrobe lamp bathtub railing cushion base "
+    "box column signboard chest_of_drawers counter sand sink skyscraper fireplace refrigerator "
+    "grandstand path stairs runway case pool_table pillow screen_door stairway river bridge "
+    "bookcase blind coffee_table toilet flower book hill bench countertop stove palm "
+    "kitchen_island computer swivel_chair boat bar arcade_machine hovel bus towel light truck "
+    "tower chandelier awning streetlight booth television_receiver airplane dirt_track apparel "
+    "pole land bannister escalator ottoman bottle buffet poster stage van ship fountain "
+    "conveyer_belt canopy washer plaything swimming_pool stool barrel basket waterfall tent bag "
+    "minibike cradle oven ball food step tank trade_name microwave pot animal bicycle lake "
+    "dishwasher screen blanket sculpture hood sconce vase traffic_light tray ashcan fan pier "
+    "crt_screen plate monitor bulletin_board shower radiator glass clock flag "
+)
+_ADE20K_COLORS = (
+    "787878b4787806e6e650323204c8037878508c8c8ccc05ffe6e6e604fa07e005ffebff0796053d78784608ff33"
+    "ff06528fff8cccff04ff3307cc46030066c83de6faff06330b66ffff0747ff09e00907e6dcdcdcff095c7009ff"
+    "08ffd607ffe0ffb8060aff47ff290a07ffffe0ff086608ffff3d06ffc207ff7a0800ff14ff0829ff05990633ff"
+    "eb0cffa0961400a3ff8c8c8cfa0a0f14ff001fff00ff1f00ffe00099ff000000ffff470000ebff00adff1f00ff"
+    "0bc8c8ff520000fff5003dff00ff7000ff85ff0000ffa300ff6600c2ff00008fff33ff000052ff00ff2900ffad"
+    "0a00ffadff0000ff99ff5c00ff00ffff00f5ff0066ffad00ff0014ffb8b8001fff00ff3d0047ffff00cc00ffc2"
+    "00ff52000aff0070ff3300ff00c2ff007aff00ffa3ff990000ff0aff70008fff005200ffa3ff00ffeb0008b8aa"
+    "8500ff00ff5cb800ffff001f00b8ff00d6ffff00705cff0000e0ff70e0ff46b8a0a300ff9900ff47ff00ff00a3"
+    "ffcc00ff008f00ffeb85ff00ff00ebf500ffff007afff5000abed4d6ff0000ccff1400ffffff000099ff0029ff"
+    "00ffcc2900ff29ff00ad00ff00f5ff4700ff7a00ff00ffb8005cffb8ff000085ffffd60019c2c266ff005c00ff"
+)
+
+ADE20K = LabelSet(
+    names=tuple(name.replace("_", " ") for name in _ADE20K_NAMES.split()),
+    colors=tuple(zip(*[iter(bytes.fromhex(_ADE20K_COLORS))] * 3)),
+    ignore=0,
+    ids={index + 1: index for index in range(150)},
+)
+"""The 150 classes of ADE20K's scene parsing benchmark; its masks hold 1..150, 0 is void."""
+
+CITYSCAPES = LabelSet(
+    names=("road", "sidewalk", "building", "wall", "fence", "pole", "traffic light")
+    + ("traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car", "truck", "bus")
+    + ("train", "motorcycle", "bicycle"),
+    colors=((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153))
+    + ((153, 153, 153), (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152))
+    + ((70, 130, 180), (220, 20, 60), (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100))
+    + ((0, 80, 100), (0, 0, 230), (119, 11, 32)),
+)
+"""The 19 train ids of Cityscapes: the values of its labelTrainIds."""
+
+_CITYSCAPES_RAW = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+CITYSCAPES_RAW = dataclasses.replace(
+    CITYSCAPES,
+    ids={raw: IGNORE for raw in range(35)}
+    | {raw: index for index, raw in enumerate(_CITYSCAPES_RAW)},
+)
+"""The same classes in masks of labelIds: 0..33, and 34 or 255 for the license plate's -1."""
+
+VOC2012 = LabelSet(
+    names=("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat")
+    + ("chair", "cow", "diningtable", "dog", "horse", "motorbike", "person", "pottedplant")
+    + ("sheep", "sofa", "train", "tvmonitor"),
+    colors=((0, 0, 0), *voc_palette(20)),
+)
+"""PASCAL VOC 2012; mask value 255 is the border of objects."""
+
+NAMED = {
+    "ade20k": ADE20K,
+    "camvid": CAMVID,
+    "cityscapes": CITYSCAPES,
+    "scenes": SCENES,
+    "voc2012": VOC2012,
+}
 
 
 def load_labels(name_or_file: str) -> LabelSet:

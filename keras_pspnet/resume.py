@@ -10,6 +10,7 @@ from pathlib import Path
 import keras
 
 from keras_pspnet.files import UserError, write_bytes
+from keras_pspnet.runners import keras_bytes
 
 STATE = "training_state.json"
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date of the zip format
@@ -29,15 +30,7 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
         UserError: the folder cannot be written; the old file stays.
     """
     state = {**state, "seeds": _values(_seeds(model)), "metrics": _values(_metrics(model))}
-    partial = path.with_name(f".{path.stem}.partial.keras")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model.save(partial)
-        archive = zipfile.ZipFile(io.BytesIO(partial.read_bytes()))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    archive = zipfile.ZipFile(io.BytesIO(keras_bytes(model, path)))
     members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
     members["metadata.json"] = json.dumps({**metadata, "date_saved": ""}).encode()

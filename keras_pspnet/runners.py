@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import weakref
@@ -12,7 +13,7 @@ import numpy as np
 
 from keras_pspnet import predict
 from keras_pspnet.contract import LABELS_FILE, OUTPUTS, SIGNATURE
-from keras_pspnet.files import UserError, read_bytes
+from keras_pspnet.files import UserError, read_bytes, write_bytes
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.predict import Network
 
@@ -76,6 +77,38 @@ def load_model(path):
     except Exception as error:  # a damaged file can fail anywhere inside the readers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
+
+
+def save_model(model, path) -> None:
+    """Replaces a .keras file at once.
+
+    Raises:
+        UserError: the folder cannot be written; the old file stays.
+    """
+    path = Path(path)
+    write_bytes(path, keras_bytes(model, path))
+
+
+def keras_bytes(model, path: Path) -> bytes:
+    """A model as the bytes of a .keras file; Keras writes it beside `path`, and it is taken away.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.stem}.partial.keras")
+    new_folders = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        model.save(partial)
+        return partial.read_bytes()
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _load_keras(path):

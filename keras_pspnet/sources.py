@@ -122,24 +122,34 @@ def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
     """
     unpaired: list[UserError] = []
     pictures_by_stem, masks_by_stem = _by_stem(images, unpaired), _by_stem(masks, unpaired)
-    for stem, file in pictures_by_stem.items():
-        if stem not in masks_by_stem:
-            unpaired.append(
-                UserError(f"{file}: no mask of this name in {masks}; add or remove one")
-            )
-    for stem, file in masks_by_stem.items():
-        if stem not in pictures_by_stem:
-            unpaired.append(
-                UserError(f"{file}: no picture of this name in {images}; add or remove one")
-            )
-    pairs = [
-        (file, masks_by_stem[stem])
-        for stem, file in pictures_by_stem.items()
-        if stem in masks_by_stem
-    ]
+    return paired(pictures_by_stem, masks_by_stem, labels, (images, masks), unpaired)
+
+
+def paired(pictures, masks, labels: LabelSet, folders, unpaired=(), decode=None) -> Source:
+    """Pictures and masks of the same keys.
+
+    Args:
+        pictures, masks: key -> file.
+        labels: the dataset's.
+        folders: where pictures and masks were looked for; for messages.
+        unpaired: what is already known to be wrong.
+        decode: file of a mask -> the LabelSet of its values; `labels` by default.
+    """
+    unpaired = list(unpaired)
+    for ours, theirs, kind, folder in (
+        (pictures, masks, "mask", folders[1]),
+        (masks, pictures, "picture", folders[0]),
+    ):
+        unpaired += [
+            UserError(f"{file}: no {kind} of this name in {folder}; add or remove one")
+            for key, file in ours.items()
+            if key not in theirs
+        ]
+    pairs = [(file, masks[key]) for key, file in pictures.items() if key in masks]
 
     def read(index):
-        return read_pair(*pairs[index], labels)
+        picture, mask = pairs[index]
+        return read_pair(picture, mask, decode(mask) if decode else labels)
 
     return Source(tuple(str(picture) for picture, _ in pairs), labels, read, tuple(unpaired))
 

