@@ -87,6 +87,8 @@ def evaluate(options) -> None:
         if Path(options.json).is_dir():
             raise UserError(f"{options.json}: is a folder; --json takes the name of a file")
     page = report.page_in(options.report) if options.report else None
+    if page and options.json and Path(options.json).resolve() == page.resolve():
+        raise UserError(f"{page}: is the page of --report; give --json another name")
     quiet_datasets(options.dataset)
     source = open_source(options.dataset, options.data_dir, split=options.split).paired()
     if kind != "tflite":

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from keras_pspnet import layouts, scenes, tfds_source
-from keras_pspnet.files import PICTURES, UserError, pictures_in, read_bytes
+from keras_pspnet.files import UserError, is_picture, pictures_in, read_bytes
 from keras_pspnet.labels import CAMVID, LabelSet
 from keras_pspnet.sources import Source, labels_in, paired_files
 
@@ -66,15 +66,20 @@ def splits_of(name: str, path=None) -> list[str]:
         if not found:
             raise UserError(f"{path}: no split in it; expected the {name} dataset")
         return found
-    folder = path if name == "camvid" else path / "images"
-    folders = folder.iterdir() if folder.is_dir() else ()
-    found = {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}
     if name == "camvid":
+        found = _folders(path)
         found = {split for split in found if f"{split}annot" in found}
+    else:  # a split of masks alone is shown too, as one that lacks its pictures
+        found = _folders(path / "images") | _folders(path / "masks")
     if not found:
         expected = "train/ and trainannot/" if name == "camvid" else "images/train/"
         raise UserError(f"{path}: no split in it; expected {expected}")
     return sorted(found, key=lambda split: (split != "train", split != "val", split))
+
+
+def _folders(path: Path) -> set[str]:
+    folders = path.iterdir() if path.is_dir() else ()
+    return {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}
 
 
 def _folder_of(name, path) -> Path | None:
@@ -111,5 +116,10 @@ def _folder_labels(path: Path) -> LabelSet:
             return LabelSet.from_config(json.loads(read_bytes(file)))
         except ValueError as error:
             raise UserError(f"{file}: not a labels file: {error}") from error
-    files = [f for f in sorted(path.glob("masks/*/*")) if f.suffix.lower() in PICTURES]
-    return labels_in(zip(files, files), path / "masks")
+    files = [f for f in sorted(path.glob("masks/*/*")) if is_picture(f)]
+    return _ids_as_labels(path / "masks", tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
+def _ids_as_labels(folder: Path, files) -> LabelSet:
+    return labels_in(((file, file) for file, _ in files), folder)

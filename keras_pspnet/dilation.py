@@ -21,10 +21,11 @@ def dilate(model, output_stride, *, input_shape=None, aux=True) -> keras.Model:
 
     A layer whose stride would bring the map under 1 / output_stride of the input loses it, and
     those behind it look at pixels as far apart as before. So the new maps hold the values of the
-    old ones, with new pixels in between; only a squeeze-and-excitation sees something else, the
-    mean of the denser map. Padding keeps the first pixel in its place, also where it is lopsided.
-    At an `input_shape` of unknown sizes, windows that lose their stride and were padded with
-    "same" stand as they do at odd sizes: symmetrically.
+    old ones, with new pixels in between. What takes a statistic over the whole map, as a
+    squeeze-and-excitation or a group normalization, sees that of the denser map. Padding keeps the
+    first pixel in its place, also where it is lopsided. At an `input_shape` of unknown sizes,
+    windows that lose their stride and were padded with "same" stand as they do at odd sizes:
+    symmetrically.
 
     Args:
         model: a functional or Sequential keras.Model from one picture to one map of features
@@ -49,6 +50,10 @@ def dilate(model, output_stride, *, input_shape=None, aux=True) -> keras.Model:
         ValueError: another kind of model, or a layer that cannot be dilated, in one line.
     """
     check(model)
+    if output_stride < 1:
+        raise ValueError(f"`output_stride` must be 1 or more. Received: {output_stride}")
+    if input_shape is not None and len(input_shape) != 3:
+        raise ValueError(f"`input_shape` must be (H, W, 3). Received: {input_shape}")
     given = model.inputs[0]
     image = keras.Input(input_shape or given.shape[1:], dtype=given.dtype, name=given.name)
     outputs = features(model, image, output_stride, aux=aux)
@@ -94,7 +99,10 @@ def check(model) -> None:
         ValueError: it is not functional, or does not take one picture.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
-        raise ValueError(f"a backbone must be a functional keras.Model. Received: {type(model)}")
+        unbuilt = "; give it a keras.Input first" if isinstance(model, keras.Sequential) else ""
+        raise ValueError(
+            f"a backbone must be a functional keras.Model{unbuilt}. Received: {type(model)}"
+        )
     if len(model.inputs) != 1 or len(model.inputs[0].shape) != 4:
         raise ValueError(f"the backbone {model.name!r} must have one input (B, H, W, 3)")
 

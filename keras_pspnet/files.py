@@ -66,6 +66,10 @@ def read_mask(path, name=None) -> np.ndarray:
     name = name or path
     try:
         with Image.open(path) as image:
+            if image.format in ("JPEG", "WEBP"):
+                raise UserError(
+                    f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
+                )
             if image.mode not in ("L", "P", "1"):
                 raise UserError(
                     f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
@@ -92,10 +96,15 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with pictures")
-    found = sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in PICTURES)
+    found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
     if not found:
         raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")
     return found
+
+
+def is_picture(file: Path) -> bool:
+    """By its name; hidden files, as macOS leaves them beside pictures, are none."""
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
 
 
 def unique_stems(paths) -> list[str]:

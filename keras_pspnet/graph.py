@@ -8,6 +8,9 @@ import keras
 import numpy as np
 from keras import layers
 
+MIDDLE = 8
+"""The pixel of a 16x16 map that is changed to see which others change."""
+
 
 class Repeat:
     """A walk through a model's graph that makes a new one of copied layers, with their weights.
@@ -83,12 +86,16 @@ class Repeat:
         return keras.Input(batch_shape=shape, dtype=dtype)
 
     def looks_around(self, op, args, kwargs) -> bool:
-        """Whether a changed corner changes other pixels, but not all, as the map's mean does."""
+        """Whether a changed pixel changes others, but not all, as the map's mean does.
+
+        Raises:
+            ValueError: it does not take maps of other sizes, as one with weights for each pixel.
+        """
         rng, values = np.random.default_rng(0), {}
         for x in tensors((args, kwargs)):
             shape = [count or 1 for count in x.shape]
             if id(x) in self.maps:
-                shape[1:3] = 16, 16
+                shape[1:3] = 2 * MIDDLE, 2 * MIDDLE
             values[id(x)] = rng.normal(size=shape)
 
         def result(change):
@@ -97,14 +104,20 @@ class Repeat:
                     return x
                 value = values[id(x)].copy()
                 if id(x) in self.maps:
-                    value[:, 0, 0] += change
+                    value[:, MIDDLE, MIDDLE] += change
                 return keras.ops.convert_to_tensor(value, x.dtype)
 
             arrays, names = keras.tree.map_structure(array, (args, kwargs))
-            return keras.ops.convert_to_numpy(keras.tree.flatten(op(*arrays, **names))[0])
+            try:
+                outputs = op(*arrays, **names)
+            except Exception as error:
+                raise refusal(op, "does not take maps of other sizes") from error
+            return keras.ops.convert_to_numpy(keras.tree.flatten(outputs)[0])
 
-        changed = np.any(result(0.0) != result(10.0), axis=(0, 3))
-        changed[0, 0] = False
+        # Both ways: a maximum sees only what is larger, a minimum what is smaller.
+        before = result(0.0)
+        changed = np.any((result(100.0) != before) | (result(-100.0) != before), axis=(0, 3))
+        changed[MIDDLE, MIDDLE] = False
         return 0 < changed.sum() < changed.size - 1
 
     def emit(self, op, changes, args, kwargs, known=None):

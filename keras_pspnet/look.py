@@ -41,6 +41,8 @@ def look(dataset: str, data_dir=None, out=None) -> None:
         watch = functools.partial(track, what=what, total=len(source))
         survey = surveys[split] = source.survey(watch)
         errors += survey.errors
+        if survey.good and not survey.pixels[: len(labels)].any():
+            errors.append(UserError(f"{split}: all masks are void; expected class ids"))
         print(f"{split}: {pairs(len(survey.good), 'good')}{sizes(survey)}")
         if out is not None and survey.good:
             file = Path(out) / f"samples_{split}.png"
@@ -51,6 +53,9 @@ def look(dataset: str, data_dir=None, out=None) -> None:
     print(table(labels, surveys))
     for error in errors:
         print(f"bad: {error}")
+    for split in ("train", "val"):
+        if split not in surveys and not errors:
+            print(f"note: there is no split {split!r}; `train` needs train and val")
     if errors:
         raise UserError(
             f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; mend or remove them"

@@ -84,6 +84,10 @@ class Recipe:
                 raise UserError(f"recipe: {name}={value}; expected two numbers, as {name}=97,97")
         if self.output_stride not in (8, 16, 32):
             raise UserError(f"recipe: output_stride={self.output_stride}; expected 8, 16 or 32")
+        if self.coarse_epochs > self.epochs:
+            raise UserError(
+                f"recipe: coarse_epochs={self.coarse_epochs}; expected at most epochs={self.epochs}"
+            )
         if self.coarse_epochs and self.output_stride == 32:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
         if self.pooling not in ("average", "max"):
@@ -101,6 +105,8 @@ class Recipe:
     def change(self, settings) -> Recipe:
         """A copy with `field=value` settings, as `--set` takes them.
 
+        Another number of epochs keeps the share of coarse ones, unless that is set too.
+
         Raises:
             UserError: no such field, or a value of another kind.
         """
@@ -113,6 +119,8 @@ class Recipe:
                     f"--set {setting}: expected field=value with a field of {', '.join(kinds)}"
                 )
             changes[name] = _parse(name, text, kinds[name])
+        if "epochs" in changes and "coarse_epochs" not in changes:  # in proportion
+            changes["coarse_epochs"] = changes["epochs"] * self.coarse_epochs // self.epochs
         return dataclasses.replace(self, **changes)
 
 

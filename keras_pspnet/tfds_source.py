@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
+import logging
+import socket
+import textwrap
+import urllib.request
+from pathlib import Path
 
 from keras_pspnet.files import UserError
 from keras_pspnet.labels import IGNORE, LabelSet
@@ -54,6 +60,7 @@ def open_builder(name: str, path, split: str) -> Source:
 def splits_of(name: str, path) -> list[str]:
     """ "train", "val" and what else the builder has; see `open_builder`."""
     builder = _builder(name, path)
+    _features(name, builder.info.features)
     _prepare(name, builder, path)
     taken, names = set(), []
     for split, own in _splits(builder).items():
@@ -84,18 +91,31 @@ def _builder(name, path):
 
 
 def _prepare(name, builder, path) -> None:
+    if Path(builder.data_dir).exists():
+        return
+    place = Path(path or builder.data_dir)
+    before = {folder for folder in (*place.parents, place, *place.rglob("*")) if folder.is_dir()}
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each of many attempts
     try:
+        # TFDS tries for minutes; without names for addresses there is no network at all.
+        if not urllib.request.getproxies():
+            socket.getaddrinfo("www.tensorflow.org", 443)
         builder.download_and_prepare()
     except Exception as error:
+        for folder in sorted(place.rglob("*"), reverse=True) + [place, *place.parents]:
+            if folder.is_dir() and folder not in before:
+                with contextlib.suppress(OSError):  # it holds what was downloaded
+                    folder.rmdir()
         raise UserError(
-            f"{name}: is not in {path or builder.data_dir} and cannot be downloaded "
-            f"({_first_line(error)}); connect, or give --data-dir with the prepared dataset"
+            f"{name}: is not in {place} and cannot be downloaded ({_first_line(error)}); "
+            "connect, or give --data-dir with the prepared dataset"
         ) from error
 
 
 def _first_line(error) -> str:
     lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:200]
+    text = f"{type(error).__name__}: {lines[0]}".rstrip(": ")
+    return textwrap.shorten(text, 200, placeholder=" ...")
 
 
 def _splits(builder) -> dict[str, str]:

@@ -66,6 +66,8 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
     survey = train.survey(lambda numbers: track(numbers, check, len(train)))
     raise_first(survey.errors + val.survey().errors)
     pixels = survey.pixels[: len(train.labels)]
+    if not pixels.any():
+        raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     run = Run(recipe, out, train, val)
     try:
         run.begin(pixels, resumed)

@@ -179,6 +179,7 @@ def test_a_run_that_is_cut_off_about_the_switch_ends_with_the_same_bits(
     [
         (["output_stride=32", "coarse_epochs=1"], "coarse_epochs needs output_stride=8 or 16"),
         (["coarse_epochs=-1"], "coarse_epochs"),
+        (["epochs=2", "coarse_epochs=3"], "expected at most epochs=2"),
         (["coarse_epochs=1.5"], "expected a value of type int"),
         (["fit_pictures=2"], "expected a value of type bool"),
         (["color=1"], "color"),
@@ -188,6 +189,14 @@ def test_a_run_that_is_cut_off_about_the_switch_ends_with_the_same_bits(
 )
 def test_wrong_settings_are_named(refused, settings, says):
     assert says in refused(SMALL.change, settings)
+
+
+@pytest.mark.parametrize("epochs, coarse", [(1, 0), (3, 2), (18, 12), (72, 48)])
+def test_other_epochs_keep_the_share_of_coarse_ones(epochs, coarse):
+    recipe = recipes.find_recipe("camvid_lite0").change([f"epochs={epochs}"])
+    assert (recipe.epochs, recipe.coarse_epochs) == (epochs, coarse)
+    both = [f"epochs={epochs}", f"coarse_epochs={epochs}"]
+    assert recipes.find_recipe("camvid_lite0").change(both).coarse_epochs == epochs
 
 
 def test_a_stride_of_32_without_coarse_epochs_is_fine():

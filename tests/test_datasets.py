@@ -250,7 +250,7 @@ def test_a_damaged_labels_file_gets_one_line(refused, folder, content):
         ("camvid", True, "train", "train"),
         ("folder", "none", "train", "none: no such folder"),
         ("folder", None, "train", "--data-dir"),
-        ("imagenet", True, "train", "scenes, camvid, folder"),
+        ("imagenet", True, "train", "scenes, camvid, ade20k, cityscapes, voc2012, folder"),
         ("scenes", None, "test", "train, val"),
     ],
 )
@@ -291,7 +291,7 @@ def test_the_splits_of_the_scenes():
         ("camvid", "masks", "no split in it; expected train/ and trainannot/"),
         ("folder", None, "--data-dir"),
         ("scenes", "masks", "leave --data-dir out"),
-        ("imagenet", None, "scenes, camvid, folder, tfds:BUILDER"),
+        ("imagenet", None, "scenes, camvid, ade20k, cityscapes, voc2012, folder, tfds:BUILDER"),
     ],
 )
 def test_a_dataset_without_splits_gets_one_line(refused, folder, name, path, says):

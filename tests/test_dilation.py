@@ -347,6 +347,13 @@ class Blur(layers.Layer):
         return x + ops.roll(x, 1, axis=1)
 
 
+class Least(layers.Layer):
+    """The least of 3x3 pixels."""
+
+    def call(self, x):
+        return -ops.max_pool(-x, 3, 1, "same")
+
+
 class Stem(layers.Layer):
     def call(self, x):
         return x[:, ::4, ::4]
@@ -361,6 +368,12 @@ def strided(x):
     [
         (lambda x: Blur(name="blur")(strided(x)), r"'blur' \(Blur\) looks at neighbouring pixels"),
         (lambda x: ops.roll(strided(x), 1, axis=1), r"\(Roll\) looks at neighbouring pixels"),
+        (lambda x: ops.roll(strided(x), -1, axis=2), r"\(Roll\) looks at neighbouring pixels"),
+        (lambda x: Least(name="least")(strided(x)), r"'least' \(Least\) looks at neighbouring"),
+        (
+            lambda x: layers.PReLU(name="each")(strided(x)),
+            r"'each' \(PReLU\) does not take maps of (other sizes|this input size)",
+        ),
         (Stem(name="stem"), r"'stem' \(Stem\) has strides that cannot be reached"),
         (lambda x: strided(x)[:, ::2, ::2], r"\(GetItem\) has strides that cannot be reached"),
         (lambda x: layers.UpSampling2D(name="up")(strided(x)), r"'up' \(UpSampling2D\) .* resizes"),

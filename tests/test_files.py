@@ -255,3 +255,18 @@ def test_a_mask_of_few_bits_holds_its_ids(tmp_path, bits):
     png += chunk(b"IDAT", zlib.compress(b"\x00" + bytes(packed))) + chunk(b"IEND", b"")
     (tmp_path / "mask.png").write_bytes(png)
     np.testing.assert_array_equal(files.read_mask(tmp_path / "mask.png"), ids)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+def test_a_mask_whose_format_changes_ids_is_refused(refused, tmp_path, kind):
+    file = tmp_path / "mask.png"
+    image = Image.fromarray(np.zeros((8, 8), np.uint8))
+    image.convert("RGB" if kind == "WEBP" else "L").save(file, format=kind)
+    message = refused(files.read_mask, file)
+    assert kind in message and "expected a PNG" in message
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    for name in ("a.png", "._a.png", ".b.jpg", "B.PNG"):
+        (tmp_path / name).touch()
+    assert [file.name for file in files.pictures_in(tmp_path)] == ["B.PNG", "a.png"]

@@ -1,6 +1,7 @@
 """`keras-pspnet look`: every bad file in one run, and what a good dataset holds."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -299,3 +300,21 @@ def test_a_mask_of_16_bits_is_refused(tmp_path, capfd):
     assert code == 2 and "1 bad pair, named above" in errors[-1]
     (bad,) = (line for line in lines if line.startswith("bad: "))
     assert bad.startswith(f"bad: {mask}: a mask of mode I;16; expected 8 bits")
+
+
+def test_a_split_of_nothing_but_void_is_bad(folder, capsys):
+    (folder / "labels.json").write_text('{"names": ["a", "b", "c"]}')
+    for file in (folder / "masks" / "train").iterdir():
+        Image.fromarray(np.full((9, 11), 255, np.uint8)).save(file)
+    assert cli.main(["look", "--dataset", "folder", "--data-dir", str(folder)]) == 2
+    assert "bad: train: all masks are void" in capsys.readouterr().out
+
+
+def test_masks_without_a_split_of_pictures_and_a_missing_split_are_told(folder, capsys):
+    command = ["look", "--dataset", "folder", "--data-dir", str(folder)]
+    assert cli.main(command) == 0
+    assert "note: there is no split 'val'" in capsys.readouterr().out
+    (folder / "masks" / "val").mkdir()
+    Image.fromarray(np.zeros((9, 11), np.uint8)).save(folder / "masks" / "val" / "p.png")
+    assert cli.main(command) == 2
+    assert "images/val: no such folder" in capsys.readouterr().out.replace(os.sep, "/")

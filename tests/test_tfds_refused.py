@@ -20,6 +20,7 @@ def no_network(monkeypatch):
         pytest.fail("the network was asked")
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [])
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,30 @@ def test_without_a_network_one_line_says_where_it_was_looked_for(refused, tmp_pa
         "HTTPSConnectionPool: retries exceeded); connect, or give --data-dir with the prepared "
         "dataset"
     )
-    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_names_for_addresses_nothing_is_tried(refused, tmp_path, monkeypatch):
+    def fail(*_):
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    monkeypatch.setattr(tfds_source.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", lambda _: pytest.fail("it was tried")
+    )
+    message = refused(open_source, "tfds:oxford_iiit_pet", tmp_path / "data", split="train")
+    assert "name resolution" in message and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("call", [open_source, splits_of])
+def test_features_are_looked_at_before_anything_is_downloaded(refused, tmp_path, monkeypatch, call):
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", lambda _: pytest.fail("it was tried")
+    )
+    arguments = {"split": "train"} if call is open_source else {}
+    message = refused(call, "tfds:mnist", tmp_path, **arguments)
+    assert "image (1)" in message
 
 
 @pytest.mark.parametrize("text", ["", "\n", "one\ntwo"])
@@ -65,7 +89,7 @@ def test_whatever_a_download_raises_is_one_line(refused, monkeypatch, text):
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     message = refused(splits_of, "tfds:oxford_iiit_pet", None)
-    assert f"(RuntimeError: {text[:3].strip()})" in message
+    assert f"(RuntimeError{': one' if text[:3].strip() else ''})" in message
     assert f"oxford_iiit_pet{os.sep}4.0.0 and cannot" in message  # TFDS's own place
 
 

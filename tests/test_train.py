@@ -201,3 +201,18 @@ def test_wrong_settings_are_named(setting, message):
 def test_unknown_recipe():
     with pytest.raises(UserError, match="scenes, scenes_tiny"):
         recipes.find_recipe("ade20k")
+
+
+def test_masks_of_nothing_but_void_are_refused_before_the_first_step(refused, folder, tmp_path):
+    (folder / "labels.json").write_text('{"names": ["a", "b", "c"]}')
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(exist_ok=True)
+            for index in range(2):
+                picture = np.full((9, 11), 255, np.uint8)
+                Image.fromarray(picture).save(folder / kind / split / f"p{index}.png")
+    for file in (folder / "masks" / "train").iterdir():
+        Image.fromarray(np.full((9, 11), 255, np.uint8)).save(file)
+    recipe = recipes.RECIPES["folder_lite0"].change(["batch_size=2", "crop=33,33"])
+    out = tmp_path / "run"
+    assert "are void" in refused(train.fit, recipe, out, data_dir=folder) and not out.exists()
