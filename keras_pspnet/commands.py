@@ -5,6 +5,7 @@ Everything a command was given is looked at before TensorFlow is imported.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -89,6 +90,7 @@ def evaluate(options) -> None:
     page = report.page_in(options.report) if options.report else None
     if page and options.json and Path(options.json).resolve() == page.resolve():
         raise UserError(f"{page}: is the page of --report; give --json another name")
+    look = protocol(options)
     quiet_datasets(options.dataset)
     source = open_source(options.dataset, options.data_dir, split=options.split).paired()
     if kind != "tflite":
@@ -96,16 +98,18 @@ def evaluate(options) -> None:
     model = runners.load_model(options.model)
     network = runners.as_network(model)
     network.check_labels(source.labels)
+    look.check(network)
     if options.dataset == "scenes":  # drawn at the size that the model was made for
         source = open_source("scenes", split=options.split, size=network.size)
     examples = track(source.examples(), "evaluating", len(source))
     watched = report.Report(source.labels)
     scores = metrics.evaluate(
-        lambda image: runners.segment(model, image),
+        lambda image: runners.segment(model, image, look),
         examples,
         source.labels,
         watch=watched.watch if page else None,
     )
+    scores["protocol"] = dataclasses.asdict(look)
     for name, iou in scores["classes"].items():
         print(f"{name:>16}  {'absent' if iou is None else format(iou, '.4f')}")
     print(
@@ -123,6 +127,24 @@ def evaluate(options) -> None:
         write_together(files)
     if page:
         print(f"look at {page}")
+
+
+def protocol(options):
+    """What --crop, --base, --scales and --flip say."""
+    from keras_pspnet.datasets import BASES
+    from keras_pspnet.predict import Protocol
+
+    given = {"flip": options.flip, "base": options.base}
+    if options.crop:
+        given["crop"] = tuple(options.crop)
+        if options.base is None:
+            given["base"] = BASES.get(options.dataset)
+    if options.scales:
+        try:
+            given["scales"] = tuple(float(scale) for scale in options.scales.split(","))
+        except ValueError as error:
+            raise UserError(f"--scales {options.scales}: expected numbers, as 0.5,1,1.5") from error
+    return Protocol(**given)
 
 
 def predict(options) -> None:

@@ -18,6 +18,8 @@ LAYOUTS = {  # name -> (a split, the splits)
 }
 NAMES = ("scenes", "camvid", *LAYOUTS, "folder")
 SCENES = {"train": 1200, "val": 100}
+BASES = {"ade20k": 512, "voc2012": 512, "cityscapes": 2048}
+"""The long side of pictures at scale 1 in the authors' protocol (semseg config/*: base_size)."""
 
 
 def open_source(name: str, path=None, *, split: str, size=None) -> Source:

@@ -232,16 +232,18 @@ def _keras_network(model) -> Network:
     main, labels = main_network(model), labels_of(model)
     size = main.input.shape[1:3]
     if None in size:
-        return Network(main.predict_on_batch, "logits", labels, None, output_stride_of(model))
-    return Network(main.predict_on_batch, "logits", labels, tuple(size))
+        stride = output_stride_of(model)
+        return Network(main.predict_on_batch, "logits", labels, None, stride, floats=True)
+    return Network(main.predict_on_batch, "logits", labels, tuple(size), floats=True)
 
 
-def segment(model, image) -> np.ndarray:
+def segment(model, image, protocol: predict.Protocol | None = None) -> np.ndarray:
     """The class ids of a picture of any size.
 
     Args:
         model: anything `load_model` returns.
         image: (H, W, 3) uint8 RGB, or the path of a picture.
+        protocol: a sliding window, scales, the mirrored picture; once over all of it by default.
 
     Returns:
         (H, W) class ids.
@@ -249,4 +251,4 @@ def segment(model, image) -> np.ndarray:
     Raises:
         UserError: a path that is no readable picture, an array of another shape.
     """
-    return predict.segment(as_network(model), predict.as_picture(image))
+    return predict.segment(as_network(model), predict.as_picture(image), protocol)
