@@ -31,6 +31,8 @@ _MODULES += (
     "naming",
     "predict",
     "pretrained",
+    "published",
+    "recipe",
     "recipes",
     "report",
     "resume",

@@ -60,7 +60,7 @@ def train(options) -> None:
     check_run(recipe, writable_folder(options.out), options.resume)
     one_operation_at_a_time()
     quiet_datasets(recipe.dataset)
-    open_source(recipe.dataset, options.data_dir, split="train")
+    open_source(recipe.dataset, options.data_dir, split=recipe.train_split)
     quiet_tensorflow()
     from keras_pspnet import train
 

@@ -20,7 +20,8 @@ from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.model import build_pspnet, set_labels
 from keras_pspnet.optimizer import PSPNetSGD
 from keras_pspnet.progress import Meter, clock, track
-from keras_pspnet.recipes import Recipe, check_run, check_same
+from keras_pspnet.recipe import Recipe
+from keras_pspnet.recipes import check_run, check_same
 from keras_pspnet.runners import as_network
 from keras_pspnet.sources import Source, raise_first
 
@@ -55,7 +56,7 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
     out = Path(out)
     check_run(recipe, out, resumed)
     tf.config.experimental.enable_op_determinism()
-    train = open_source(recipe.dataset, data_dir, split="train", size=recipe.crop)
+    train = open_source(recipe.dataset, data_dir, split=recipe.train_split, size=recipe.crop)
     val = open_source(recipe.dataset, data_dir, split="val", size=recipe.crop)
     train, val = train.first(recipe.train_images), val.first(recipe.val_images)
     if len(train) < recipe.batch_size and not train.unpaired:

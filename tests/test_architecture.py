@@ -48,7 +48,19 @@ FLOORS = (
     ("layouts", "datasets", "tfds_source", "data", "convert", "runners", "export")
     + ("tflite_metadata",),
     # experiments
-    ("recipes", "resume", "progress", "history", "look", "train", "demo", "commands", "cli"),
+    (
+        "recipe",
+        "published",
+        "recipes",
+        "resume",
+        "progress",
+        "history",
+        "look",
+        "train",
+        "demo",
+        "commands",
+        "cli",
+    ),
 )
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}
 WITHOUT_TENSORFLOW = (
@@ -58,6 +70,8 @@ WITHOUT_TENSORFLOW = (
     "datasets",
     "tfds_source",
     "runners",
+    "recipe",
+    "published",
     "recipes",
 )
 WITHOUT_TENSORFLOW += ("progress", "history", "look", "commands", "cli")

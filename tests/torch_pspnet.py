@@ -124,6 +124,9 @@ def random_network(seed=0, **options):
             ):
                 nn.init.uniform_(values, low, high)
             module.num_batches_tracked += 1
+    for module in network.modules():
+        if isinstance(module, Bottleneck):  # or each of many blocks doubles what comes in
+            module.bn3.weight.data *= 0.3
     return network
 
 
@@ -256,7 +259,42 @@ def write_tiny(folder):
     np.savez_compressed(folder / "logits.npz", **expected)
 
 
+FULL = {  # name -> (blocks, kind, file); the Caffe networks have no auxiliary head
+    "semseg50": ((3, 4, 6, 3), "semseg", "semseg50.pth"),
+    "semseg101": ((3, 4, 23, 3), "semseg", "semseg101.pth"),
+    "mmseg50": ((3, 4, 6, 3), "mmseg", "mmseg50.pth"),
+    "mmseg101": ((3, 4, 23, 3), "mmseg", "mmseg101.pth"),
+    "caffe50": ((3, 4, 6, 3), "caffe", "caffe50.npy"),
+    "caffe101": ((3, 4, 23, 3), "caffe", "caffe101.h5"),
+}
+SIZES = (473, 713)
+CLASSES = 21
+
+
+def write_full(name, folder):
+    """A whole network as its own package would save it, and its logits at both sizes."""
+    blocks, kind, file = FULL[name]
+    network = random_network(5, blocks=blocks, classes=CLASSES, kind=kind, aux=kind != "caffe")
+    if kind == "semseg":
+        state = {f"module.{key}": value for key, value in network.state_dict().items()}
+        torch.save({"epoch": 100, "state_dict": state, "optimizer": {}}, folder / file)
+    elif kind == "mmseg":
+        torch.save({"meta": {}, "state_dict": mmseg_state(network)}, folder / file)
+    elif file.endswith(".npy"):
+        np.save(folder / file, caffe_layers(network), allow_pickle=True)
+    else:
+        save_h5(caffe_layers(network), folder / file)
+    for size in SIZES:
+        image = np.random.default_rng(size).integers(0, 256, (size, size, 3), np.uint8)
+        aux, main = logits(network, image)
+        heads = {"main": main} if aux is None else {"main": main, "aux": aux}
+        np.savez(folder / f"{name}_{size}.npz", image=image, **heads)
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "checkpoints")
-    target.mkdir(exist_ok=True)
-    write_tiny(target)
+    if len(sys.argv) > 1:  # NAME FOLDER, for tests/verify.py
+        write_full(sys.argv[1], Path(sys.argv[2]))
+    else:
+        target = Path(__file__).parent / "checkpoints"
+        target.mkdir(exist_ok=True)
+        write_tiny(target)
