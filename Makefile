@@ -18,6 +18,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/scenes_baselines.py --json benchmarks/results/scenes_baselines.json
 	$(BIN)/python benchmarks/pyramid.py --out runs/pyramid
 	$(BIN)/python benchmarks/pipeline.py
+	$(BIN)/python benchmarks/batch_norm.py
+	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/readme_table.py
 
 # Their pictures and numbers are kept: executed in place.

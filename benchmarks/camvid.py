@@ -7,8 +7,9 @@
         --set epochs=10 coarse_epochs=10 backbone_weights=none
     python benchmarks/camvid.py --data-dir CAMVID runs/camvid runs/camvid_10 runs/camvid_scratch_10
 
-Writes results/camvid.json with every run, and curves and thumbnails of the first one. CamVid is for
-research only: the thumbnails are the only copy of its pictures here.
+Writes the runs into results/camvid.json, beside those that are there, by their folders' names; of
+the one named camvid also curves and thumbnails. CamVid is for research only: the thumbnails are the
+only copy of its pictures here.
 """
 
 import argparse
@@ -33,12 +34,13 @@ def main():
     from keras_pspnet.datasets import open_source
 
     source = open_source("camvid", options.data_dir, split="val").paired()
-    results = {}
-    for number, run in enumerate(options.runs):
+    file = RESULTS / "camvid.json"
+    results = json.loads(file.read_text())["runs"] if file.exists() else {}
+    for run in options.runs:
         model = runners.load_model(run / "best.keras")
         results[run.name] = scored(run, model, source)
         print(run, results[run.name]["mIoU"], flush=True)
-        if number == 0:
+        if run.name == "camvid":
             Image.open(run / "curves.png").save(RESULTS / "camvid_curves.png", optimize=True)
             thumbnails(model, source).save(RESULTS / "camvid_samples.jpg", quality=80)
     text = {
@@ -47,10 +49,9 @@ def main():
         "protocol": "keras-pspnet evaluate best.keras: whole picture at the model's size, one "
         "scale, no flip; best.keras is chosen on the same pictures, whose clip lies between "
         "training frames: an optimistic score",
-        "machine": f"{os.cpu_count()} cores, {processor()}",
         "runs": results,
     }
-    (RESULTS / "camvid.json").write_text(json.dumps(text, indent=2) + "\n")
+    file.write_text(json.dumps(text, indent=2) + "\n")
 
 
 def scored(run, model, source):
@@ -64,6 +65,7 @@ def scored(run, model, source):
     return {
         "recipe": json.loads((run / "recipe.json").read_text()),
         "minutes": round((ended - begun) / 60, 1),
+        "machine": f"{os.cpu_count()} cores, {processor()}",
         "parameters": model.count_params(),
         **{key: scores[key] for key in ("mIoU", "mean_accuracy", "pixel_accuracy", "classes")},
     }

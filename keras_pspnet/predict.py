@@ -17,7 +17,7 @@ MEAN = (123.675, 116.28, 103.53)
 """RGB that pads pictures, semseg tool/test.py; rounded where a network takes bytes."""
 STRIDE = 2 / 3
 """Of the sliding window, as a share of its side; semseg tool/test.py."""
-TILE_BYTES = 2**28
+TILE_BYTES = 2**27
 """What the scores of the tiles that are computed at once may hold."""
 
 
