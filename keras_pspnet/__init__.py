@@ -29,6 +29,7 @@ _MODULES += (
     "model",
     "optimizer",
     "naming",
+    "recognise",
     "predict",
     "pretrained",
     "published",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet.files import UserError, read_bytes
-from keras_pspnet.pickles import Unpickler, plain
+from keras_pspnet.pickles import Inert, Unpickler, plain, widened
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, before the zip format of torch 1.6
 LEGACY_PROTOCOL = 1001
@@ -43,7 +43,7 @@ def read_checkpoint(path) -> dict:
     """
     path = Path(path)
     data = read_bytes(path)
-    if data[:2] == b"PK":
+    if data[:4] == b"PK\x03\x04":
         read = _read_torch_zip
     elif data[:8] == HDF5_MAGIC:
         read = _read_hdf5
@@ -55,6 +55,8 @@ def read_checkpoint(path) -> dict:
         read = _read_torch_legacy
     try:
         content = read(data)
+        if isinstance(content, Inert):
+            raise UserError("holds a whole object, not its weights; save model.state_dict()")
         if not isinstance(content, dict):
             raise UserError(f"holds a {type(content).__name__}; expected named arrays")
         return content
@@ -82,17 +84,22 @@ def _read_torch_legacy(data):
         raise UserError("not a PyTorch checkpoint of the legacy format, nor of another known one")
     if Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
         raise UserError("a legacy PyTorch checkpoint of an unknown protocol")
-    Unpickler(stream, storages).load()  # byte order and type sizes of the writer
+    if Unpickler(stream, storages).load().get("little_endian") is not True:
+        raise UserError("written on a big-endian machine; save it anew on another")
     state = Unpickler(stream, storages).load()
     for key in Unpickler(stream, storages).load():
+        if key not in storages:
+            raise UserError("it holds numbers of an unknown kind; expected floats and integers")
         count = int.from_bytes(stream.read(8), "little")
-        _fill(storages[key], stream.read(count * storages[key].dtype.itemsize), count)
+        storages[key].fill(stream.read(count * storages[key].dtype.itemsize), count)
     return plain(state)
 
 
 def _read_torch_zip(data):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise UserError("a compressed zip file; expected one of torch.save, which are not")
         pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
         if len(pickles) != 1:
             raise UserError("a zip file, but not a PyTorch checkpoint: no data.pkl in it")
@@ -101,14 +108,8 @@ def _read_torch_zip(data):
             raise UserError("written on a big-endian machine; save it anew on another")
         state = Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
         for key, storage in storages.items():
-            _fill(storage, archive.read(f"{root}data/{key}"), storage.count)
+            storage.fill(archive.read(f"{root}data/{key}"), storage.count)
     return plain(state)
-
-
-def _fill(storage, raw, count):
-    if count != storage.count or len(raw) != count * storage.dtype.itemsize:
-        raise UserError("a truncated PyTorch checkpoint; copy or download it again")
-    storage.values = np.frombuffer(raw, storage.dtype)
 
 
 def _read_safetensors(data):
@@ -116,13 +117,14 @@ def _read_safetensors(data):
     if length > len(data) - 8:
         raise UserError("a truncated safetensors file; copy or download it again")
     header, arrays = json.loads(data[8 : 8 + length]), {}
+    body = memoryview(data)[8 + length :]
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
-        raw = data[8 + length :][begin:end] if 0 <= begin <= end else b""
-        if entry["dtype"] == "BF16":  # the upper half of a float32
-            values = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
+        raw = body[begin:end] if 0 <= begin <= end else b""
+        if entry["dtype"] == "BF16":
+            values = widened(np.frombuffer(raw, "<u2"))
         elif entry["dtype"] in SAFETENSORS:
             values = np.frombuffer(raw, SAFETENSORS[entry["dtype"]])
         else:
@@ -144,7 +146,9 @@ def _read_hdf5(data):
             if item.is_virtual or item.external:
                 raise UserError(f"{name} stands in another file; expected all weights in this one")
             if item.dtype.kind in "fiu":
-                arrays[name] = item[()]
+                arrays[name] = np.asarray(item[()])
+            elif not name.startswith("optimizer_weights/"):
+                raise UserError(f"{name} holds no numbers; expected weights alone")
 
     with h5py.File(io.BytesIO(data), "r") as file:
         file.visititems(visit)

@@ -103,6 +103,9 @@ def run(call: Callable, options) -> int:
     except BrokenPipeError:  # whoever read the output has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
+    except MemoryError:
+        print("keras-pspnet: not enough memory; take smaller pictures or sizes", file=sys.stderr)
+        return 2
     except (OSError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         name = getattr(error, "filename", None) or "a file"

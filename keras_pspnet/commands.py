@@ -139,7 +139,9 @@ def protocol(options):
         given["crop"] = tuple(options.crop)
         if options.base is None:
             given["base"] = BASES.get(options.dataset)
-    if options.scales:
+    if options.scales is not None:
+        if not options.crop:
+            raise UserError("--scales belongs to the sliding window; give --crop H W too")
         try:
             given["scales"] = tuple(float(scale) for scale in options.scales.split(","))
         except ValueError as error:
@@ -217,6 +219,7 @@ def convert(options) -> None:
     from keras_pspnet import naming
     from keras_pspnet.checkpoints import read_checkpoint
     from keras_pspnet.contract import check_size
+    from keras_pspnet.recognise import recognise
 
     out = Path(options.out)
     if out.suffix != ".keras":
@@ -225,7 +228,7 @@ def convert(options) -> None:
         raise UserError(f"{out}: is a folder; --out takes the name of a file")
     writable_folder(out.parent)
     check_size(options.size)
-    weights = naming.recognise(read_checkpoint(options.source), options.source)
+    weights = recognise(read_checkpoint(options.source), options.source)
     quiet_tensorflow()
     from keras_pspnet.convert import from_weights
     from keras_pspnet.runners import save_model
@@ -234,8 +237,10 @@ def convert(options) -> None:
     save_model(model, out)
     heads = "both heads" if isinstance(model.output, dict) else "no auxiliary head"
     names = ", ".join(weights.labels.names[:3])
+    if weights.labels in naming.PUBLISHED.values():
+        names += ", as the published dataset of as many"
     size = "{}x{}".format(*options.size) if options.size else "any size"
     print(
         f"{out}: {weights.name} of {weights.format}, {heads}, {size}, "
-        f"{len(weights.labels)} classes ({names}, ...)"
+        f"{len(weights.labels)} classes: {names}"
     )

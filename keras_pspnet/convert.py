@@ -10,8 +10,9 @@ import keras
 from keras_pspnet import naming, pretrained
 from keras_pspnet.backbones import ResNet
 from keras_pspnet.checkpoints import read_checkpoint
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import UserError, read_bytes
 from keras_pspnet.model import build_pspnet, set_labels
+from keras_pspnet.recognise import recognise
 
 
 def convert(path, *, size=None) -> keras.Model:
@@ -33,7 +34,7 @@ def convert(path, *, size=None) -> keras.Model:
         UserError: a file that cannot be read, that holds no known PSPNet, a key too many or too
             few, a shape that does not fit.
     """
-    return from_weights(naming.recognise(read_checkpoint(path), path), path, size)
+    return from_weights(recognise(read_checkpoint(path), path), path, size)
 
 
 def from_weights(weights: naming.Weights, path, size=None) -> keras.Model:
@@ -47,19 +48,24 @@ def from_weights(weights: naming.Weights, path, size=None) -> keras.Model:
         weights.contract_dilation,
         weights.stride_on_first,
     )
-    model = build_pspnet(
-        len(weights.labels),
-        input_shape=(*(size or (None, None)), 3),
-        backbone=row,
-        output_stride=weights.output_stride,
-        bins=naming.BINS,
-        channels=len(arrays["cls.0.weight"]),
-        aux=any(key.startswith("aux.") for key in arrays),
-        dropout=0.1 if weights.whole_maps else keras.layers.Dropout(0.1),
-        align_corners=weights.align_corners,
-        normalization=weights.normalization,
-    )
-    pretrained.assign(pretrained.named_variables(model), arrays, path)
+    try:
+        model = build_pspnet(
+            len(weights.labels),
+            input_shape=(*(size or (None, None)), 3),
+            backbone=row,
+            output_stride=weights.output_stride,
+            bins=weights.bins,
+            channels=len(arrays["cls.0.weight"]),
+            aux=any(key.startswith("aux.") for key in arrays),
+            dropout=0.1 if weights.whole_maps else keras.layers.Dropout(0.1),
+            align_corners=weights.align_corners,
+            normalization=weights.normalization,
+        )
+    except ValueError as error:
+        raise UserError(
+            f"{path}: no PSPNet of its shapes ({str(error).splitlines()[0]})"
+        ) from error
+    pretrained.assign(pretrained.named_variables(model), arrays, path, weights.spell)
     set_labels(model, weights.labels)
     model.get_layer("main").source = {
         "file": Path(path).name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from keras_pspnet.files import UserError, pictures_in, read_bytes
+from keras_pspnet.files import UserError, is_picture, pictures_in, read_bytes
 from keras_pspnet.labels import ADE20K, CITYSCAPES, CITYSCAPES_RAW, VOC2012
 from keras_pspnet.sources import Source, paired, paired_files
 
@@ -65,8 +65,9 @@ def voc2012(path: Path, split: str) -> Source:
     folder = "SegmentationClassAug" if split == "train_aug" else "SegmentationClass"
     names = _voc_list(path, split)
     if names is None and split == "train_aug":
-        held_out = set(_voc_list(path, "val") or ())
-        names = [f.stem for f in pictures_in(path / folder) if f.stem not in held_out]
+        held_out = _voc_list(path, "val")
+        if held_out is not None:
+            names = [f.stem for f in pictures_in(path / folder) if f.stem not in held_out]
     if not names:
         lists = " or ".join(f"{name}.txt" for name in VOC_LISTS[split])
         raise UserError(f"{path}: no split {split!r}; expected ImageSets/Segmentation/{lists}")
@@ -100,13 +101,13 @@ def _voc_list(path, split) -> list[str] | None:
     for name in VOC_LISTS[split]:
         file = path / "ImageSets" / "Segmentation" / f"{name}.txt"
         if file.is_file():
-            lines = read_bytes(file).decode(errors="replace").splitlines()
+            lines = read_bytes(file).decode("utf-8-sig", errors="replace").splitlines()
             return [Path(line.split()[0]).stem for line in lines if line.strip()]
     return None
 
 
 def _frames(folder: Path, ending: str) -> dict[str, Path]:
-    files = sorted(folder.glob(f"*/*{ending}"))
+    files = (f for f in sorted(folder.glob(f"*/*{ending}")) if is_picture(f))
     return {f"{f.parent.name}/{f.name.removesuffix(ending)}": f for f in files}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import sys
+from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +21,17 @@ STORAGES = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
+    "BFloat16Storage": np.dtype([("brain", "<u2")]),
 }
+BRAIN = STORAGES["BFloat16Storage"]
+"""The upper half of a float32."""
+EXPANDED_BYTES = 2**28
+"""What a tensor may hold beyond its storage: a stride of 0 makes much of little."""
+
+
+def widened(values):
+    """bfloat16, as its bits, as float32."""
+    return (values.astype("<u4") << 16).view("<f4")
 
 
 class Inert:
@@ -44,6 +55,19 @@ class Storage:
     def __init__(self, dtype: np.dtype, count: int):
         self.dtype, self.count, self.values = dtype, count, None
 
+    def fill(self, raw: bytes, count: int) -> None:
+        """Takes its values from a file's bytes.
+
+        Raises:
+            UserError: there are fewer than the pickle says.
+        """
+        if count != self.count or len(raw) != count * self.dtype.itemsize:
+            raise UserError("a truncated PyTorch checkpoint; copy or download it again")
+        self.values = np.frombuffer(raw, self.dtype)
+        if self.dtype == BRAIN:
+            self.values = widened(self.values["brain"])
+            self.dtype = self.values.dtype
+
 
 class Tensor:
     """A view of a storage, made into an array once the storage has been read."""
@@ -56,6 +80,9 @@ class Tensor:
         inside = 0 <= self.offset <= last < self.storage.count
         if min(self.stride, default=0) < 0 or (min(self.size, default=1) > 0 and not inside):
             raise UserError("a tensor reaches outside its storage")
+        size = int(np.prod(self.size, dtype=object)) * self.storage.dtype.itemsize
+        if size > max(self.storage.values.nbytes, EXPANDED_BYTES):
+            raise UserError("a tensor that repeats its storage without end")
         strides = [step * self.storage.dtype.itemsize for step in self.stride]
         view = np.lib.stride_tricks.as_strided(
             self.storage.values[self.offset :], tuple(self.size), strides, writeable=False
@@ -63,9 +90,19 @@ class Tensor:
         return view.copy()
 
 
+def _tensor(storage, *form):
+    """torch._utils._rebuild_tensor_v2; inert where the numbers are of an unknown kind."""
+    return Tensor(storage, *form) if isinstance(storage, Storage) else Inert()
+
+
 def _parameter(data, *_):
     """torch.nn.Parameter: the tensor inside."""
     return data
+
+
+def _getattr(*_):
+    """getattr: how protocol 2 writes methods, as of mmengine's HistoryBuffer. None is looked up."""
+    return Inert()
 
 
 class _DType:
@@ -108,13 +145,15 @@ def _encode(text, encoding):
 
 KNOWN = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): Tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("numpy", "ndarray"): _Class,
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("_codecs", "encode"): _encode,
+    ("builtins", "getattr"): _getattr,
+    ("__builtin__", "getattr"): _getattr,
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }
 HARMLESS = ("collections", "datetime", "pathlib", "argparse", "copyreg", "_codecs", "enum")
@@ -122,7 +161,8 @@ HARMLESS = ("collections", "datetime", "pathlib", "argparse", "copyreg", "_codec
 HARMLESS_BUILTINS = ("set", "frozenset", "object", "complex", "slice", "range", "bytearray")
 
 
-class Unpickler(pickle.Unpickler):
+# In Python's own: it can be told what BUILD may do, and a large memo index takes no memory.
+class Unpickler(pickle._Unpickler):
     """Knows arrays, tensors and their storages; classes of other packages become inert.
 
     Args:
@@ -147,26 +187,44 @@ class Unpickler(pickle.Unpickler):
             foreign = package in HARMLESS or package not in sys.stdlib_module_names
             # Python 2 had other names for what can do harm.
             foreign = foreign and package not in ("commands", "os2", "popen2", "__main__")
-        unknown_numbers = module == "torch" and name.endswith("Storage")
-        if self.inert and foreign and not unknown_numbers:
+        if self.inert and foreign:
             return Inert
         raise UserError(f"the pickle asks for {module}.{name}, which a checkpoint does not need")
 
     def persistent_load(self, reference):
-        kind, dtype, key, _, count, *_ = reference
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise UserError("the pickle refers to something that is no storage")
+        kind, dtype, key, _, count, *view = reference
+        if kind != "storage" or (view and view[0] is not None):
+            raise UserError("the pickle refers to something that is no whole storage")
+        if not isinstance(dtype, np.dtype):
+            return Inert()
         return self.storages.setdefault(key, Storage(dtype, count))
 
+    def load_build(self):
+        """BUILD: states for what is made here; a dict's attributes, as `_metadata`, go."""
+        state = self.stack.pop()
+        if isinstance(self.stack[-1], (_Array, _DType, Inert)):
+            self.stack[-1].__setstate__(state)
 
-def plain(value):
-    """Tensors and arrays inside dicts as numpy arrays, everything else as it is."""
+    dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+def plain(value, seen=None):
+    """Tensors and arrays inside dicts as numpy arrays, everything else as it is.
+
+    Raises:
+        UserError: a dict that stands in several places, as those that unfold without end.
+    """
+    seen = set() if seen is None else seen
     if isinstance(value, Tensor):
         return value.array()
     if isinstance(value, _Array):
-        return plain(value.values[()]) if value.values.shape == () else value.values
+        boxed = value.values.dtype.hasobject and value.values.shape == ()
+        return plain(value.values[()], seen) if boxed else value.values
     if isinstance(value, dict):
-        return {_text(key): plain(inside) for key, inside in value.items()}
+        if value and id(value) in seen:
+            raise UserError("the pickle holds one dict in several places")
+        seen.add(id(value))
+        return {_text(key): plain(inside, seen) for key, inside in value.items()}
     return value
 
 

@@ -19,6 +19,8 @@ STRIDE = 2 / 3
 """Of the sliding window, as a share of its side; semseg tool/test.py."""
 TILE_BYTES = 2**27
 """What the scores of the tiles that are computed at once may hold."""
+TILE_PIXELS = 2 * 713**2
+"""How many pixels they may have: inside a PSPNet50 a pixel takes about 600 bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +194,8 @@ def _through_windows(network, picture, protocol) -> np.ndarray:
     ]
     total = np.zeros((*picture.shape[:2], len(network.labels)), np.float32)
     views = 2 if protocol.flip else 1
-    at_once = max(TILE_BYTES // (crop[0] * crop[1] * total.shape[2] * 4 * views), 1)
+    pixels = crop[0] * crop[1] * views
+    at_once = max(min(TILE_BYTES // (pixels * total.shape[2] * 4), TILE_PIXELS // pixels), 1)
     for first in range(0, len(windows), at_once):
         batch = windows[first : first + at_once]
         scores = _scores(network, np.stack([picture[window] for window in batch]), protocol.flip)

@@ -121,13 +121,14 @@ def _of_layer(key, layer) -> dict:
     return {f"{key}.{part}": value for part, value in variables.items() if value is not None}
 
 
-def assign(variables: dict, arrays: dict, path) -> None:
+def assign(variables: dict, arrays: dict, path, spell=str) -> None:
     """Gives each variable its array; every key of both sides must find the other.
 
     Args:
         variables: see `named_variables`.
         arrays: PyTorch's shapes: (out, in, k, k) kernels.
         path: where they come from, for messages.
+        spell: one of our keys as the file has it.
 
     Raises:
         UserError: a key without a variable or the reverse, a shape that does not fit, values that
@@ -137,21 +138,25 @@ def assign(variables: dict, arrays: dict, path) -> None:
     for key, variable in variables.items():
         value = arrays.pop(key, None)
         if value is None:
-            raise UserError(f"{path}: no {key} in it; {len(variables)} arrays are expected")
+            raise UserError(f"{path}: no {spell(key)} in it; {len(variables)} arrays are expected")
+        if value.dtype.kind not in "fiub":
+            raise UserError(f"{path}: {spell(key)} holds {value.dtype}; expected numbers")
         if value.ndim == 4:
             value = value.transpose(2, 3, 1, 0)
         if value.shape != tuple(variable.shape):
             raise UserError(
-                f"{path}: {key} has the shape {value.shape}; expected {tuple(variable.shape)} "
-                "(kernels as height, width, in, out)"
+                f"{path}: {spell(key)} has the shape {value.shape}; expected "
+                f"{tuple(variable.shape)} (kernels as height, width, in, out)"
             )
+        with np.errstate(over="ignore"):
+            value = value.astype(np.float32)
         if not np.isfinite(value).all():
-            raise UserError(f"{path}: {key} holds values that are no numbers; it diverged")
+            raise UserError(f"{path}: {spell(key)} holds values that are no numbers; it diverged")
         if key.endswith("running_var") and value.min() < 0:
-            raise UserError(f"{path}: {key} holds negative variances; the file is damaged")
-        values[key] = value.astype(np.float32)
+            raise UserError(f"{path}: {spell(key)} holds negative variances; it is damaged")
+        values[key] = value
     left = [key for key in arrays if not key.endswith("num_batches_tracked")]
     if left:
-        raise UserError(f"{path}: {left[0]} fits no layer; {len(left)} left over")
+        raise UserError(f"{path}: {spell(left[0])} fits no layer; {len(left)} left over")
     for key, value in values.items():
         variables[key].assign(value)

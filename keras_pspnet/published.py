@@ -6,8 +6,9 @@ ImageNet weights have no public address; give yours:
     keras-pspnet train NAME --data-dir DIR --out RUN --set backbone_weights=resnet50_v2.pth
 
 and score as they did: keras-pspnet evaluate RUN/best.keras --dataset NAME --data-dir DIR --crop 473
-473 [--scales 0.5,0.75,1,1.25,1.5,1.75 --flip]. "ms" below is with those scales and the flip, "ss"
-with neither; all are mIoU on the validation split where nothing else is said.
+473 --flip [--scales 0.5,0.75,1,1.25,1.5,1.75]; for Cityscapes --crop 713 713. "ms" below is with
+those scales, "ss" with one; their test program flips in both. All are mIoU (of all classes, absent
+ones as 0: mIoU_all) on the validation split where nothing else is said.
 """
 
 from __future__ import annotations

@@ -29,6 +29,9 @@ FLOORS = (
         "report",
         "report_html",
         "naming",
+        "naming_caffe",
+        "naming_mmseg",
+        "recognise",
         "pickles",
     ),
     # tensors, no files of the user's

@@ -17,6 +17,8 @@ from keras_pspnet.backbones import ResNet
 from keras_pspnet.checkpoints import read_checkpoint
 from keras_pspnet.cli import main
 from keras_pspnet.convert import convert
+from keras_pspnet.naming_mmseg import from_mmseg
+from keras_pspnet.recognise import recognise
 from keras_pspnet.runners import load_model
 
 FILES = Path(__file__).parent / "checkpoints"
@@ -67,7 +69,7 @@ def test_the_example_tells_the_variants_apart(expected):
         ("caffe50.npy", "caffe50", {"stride_on_first": False}),
         ("caffe50.npy", "caffe50", {"normalization": naming.IMAGENET}),
     ):
-        weights = naming.recognise(read_checkpoint(FILES / file), file)
+        weights = recognise(read_checkpoint(FILES / file), file)
         for name, value in trait.items():
             assert getattr(weights, name) != value
             setattr(weights, name, value)
@@ -121,19 +123,19 @@ def test_the_bare_imagenet_file_initialises_a_backbone(expected):
 
 def test_published_class_counts_have_their_names():
     arrays = {"cls.4.weight": np.zeros((150, 8, 1, 1))}
-    assert naming._labels(arrays).names[0] == "wall"
+    assert naming.labels_of(arrays).names[0] == "wall"
     for classes, name in ((19, "road"), (21, "background"), (5, "class_0")):
         arrays["cls.4.weight"] = np.zeros((classes, 8, 1, 1))
-        assert naming._labels(arrays).names[0] == name
+        assert naming.labels_of(arrays).names[0] == name
 
 
 def test_the_configuration_in_an_mmsegmentation_file_is_read():
     arrays = naming.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
     config = "backbone=dict(dilations=(1, 1, 1, 1), contract_dilation=False), align_corners=True"
-    weights = naming._mmseg(arrays, {"config": config, "CLASSES": ["a", "b", "c"]})
+    weights = from_mmseg(arrays, {"config": config, "CLASSES": ["a", "b", "c"]})
     assert weights.output_stride == 32 and not weights.contract_dilation and weights.align_corners
     assert weights.labels.names == ("a", "b", "c")
-    plain = naming._mmseg(arrays, None)
+    plain = from_mmseg(arrays, None)
     assert plain.output_stride == 8 and plain.contract_dilation and not plain.align_corners
 
 
@@ -258,7 +260,7 @@ def test_changed_bytes_never_crash(tmp_path):
             path = tmp_path / "noise"
             path.write_bytes(noise.tobytes())
             try:
-                naming.recognise(read_checkpoint(path), path)
+                recognise(read_checkpoint(path), path)
             except keras_pspnet.files.UserError as error:
                 assert "\n" not in str(error)
 
