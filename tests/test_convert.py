@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import keras_pspnet
-from keras_pspnet import naming, pretrained
+from keras_pspnet import naming, naming_caffe, pretrained
 from keras_pspnet.backbones import ResNet
 from keras_pspnet.checkpoints import read_checkpoint
 from keras_pspnet.cli import main
@@ -139,6 +139,40 @@ def test_the_configuration_in_an_mmsegmentation_file_is_read():
     assert plain.output_stride == 8 and plain.contract_dilation and not plain.align_corners
 
 
+def test_a_configuration_over_several_lines_is_read_too():
+    """As mmengine writes it, with everything that makes another network."""
+    arrays = naming.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    config = "dilations=(\n  1,\n  1,\n  2,\n  2,\n),\npool_scales=(\n 1,\n 2,\n 4,\n 8,\n),"
+    config += "style='caffe', mean=[\n 1.5,\n 2.5,\n 3.5\n], std=[1.0, 2.0, 3.0], bgr_to_rgb=False"
+    weights = from_mmseg(arrays, {"cfg": config})
+    assert weights.output_stride == 16 and weights.bins == (1, 2, 4, 8) and weights.stride_on_first
+    assert weights.normalization == ((3.5, 2.5, 1.5), (3.0, 2.0, 1.0))
+    assert not weights.contract_dilation
+    stem = arrays["backbone.stem.0.weight"]
+    assert np.array_equal(weights.arrays["layer0.0.weight"], stem[:, ::-1])
+
+
+def test_a_configuration_of_another_network_gets_one_line(refused):
+    arrays = naming.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    config = {"cfg": "dilations=(1, 1, 1, 3)"}
+    assert "dilation of 3" in refused(from_mmseg, arrays, config)
+
+
+@pytest.mark.parametrize(
+    "names, palette, expected",
+    [
+        (np.array(["a", "b", "c"]), np.arange(9).reshape(3, 3), ("a", "b", "c")),
+        (["a", "b", "c"], "no colours", ("a", "b", "c")),
+        (["a", "a", "b"], None, ("class_0", "class_1", "class_2")),
+        (["a"], None, ("class_0", "class_1", "class_2")),
+    ],
+)
+def test_names_that_cannot_be_used_are_left(names, palette, expected):
+    arrays = naming.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    about = {"classes": names} | ({} if palette is None else {"palette": palette})
+    assert from_mmseg(arrays, {"dataset_meta": about}).labels.names == expected
+
+
 # --- What does not fit: one line that names it, nothing executed, nothing written ---
 
 
@@ -185,12 +219,50 @@ def changed(tmp_path):
         ({"layer0.0.weight": np.ones(3)}, "layer0.0.weight"),
         ({"layer0.1.running_var": np.full(2, np.nan)}, "layer0.1.running_var holds values"),
         ({"cls.1.running_var": -np.ones(8)}, "cls.1.running_var"),
+        ({"layer0.3.weight": None}, "no layer0.3.weight"),
+        ({"layer1.0.conv1.weight": np.ones((0, 4, 1, 1))}, "layer1.0.conv1.weight"),
+        ({"module.cls.4.bias": np.ones(3)}, "cls.4.bias stands in it twice"),
     ],
 )
 def test_a_key_too_many_or_too_few_or_of_another_shape_is_named(refused, changed, changes, says):
     path = changed(**changes)
     message = refused(convert, path)
     assert says in message and str(path) in message and len(message) < 400
+
+
+def test_a_key_is_named_as_the_file_has_it(refused, tmp_path):
+    mmseg = dict(naming.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file"))
+    del mmseg["decode_head.psp_modules.1.1.bn.running_var"]
+    write_safetensors(tmp_path / "a", mmseg)
+    assert "no decode_head.psp_modules.1.1.bn.running_var" in refused(convert, tmp_path / "a")
+    caffe = dict(read_checkpoint(FILES / "caffe50.npy"))
+    del caffe["conv3_2_1x1_increase_bn"]
+    np.save(tmp_path / "b.npy", caffe, allow_pickle=True)
+    assert "no conv3_2_1x1_increase_bn/gamma" in refused(convert, tmp_path / "b.npy")
+
+
+def test_caffe_names_lead_there_and_back():
+    for key in naming.unwrapped(read_checkpoint(FILES / "caffe50.npy"), "file"):
+        ours, _ = naming_caffe._caffe_key(key)
+        spelling = naming_caffe._caffe_spelling(ours)
+        assert spelling.split("/")[0] == key.split("/")[0]
+        assert naming_caffe._caffe_key(spelling)[0] == ours
+
+
+@pytest.mark.parametrize(
+    "value, says",
+    [
+        (np.array(["a", "b", "c"]), "expected numbers"),
+        (np.ones(3, complex), "expected numbers"),
+        (np.full(3, 1e300), "no numbers"),
+    ],
+)
+def test_arrays_of_other_things_are_named(refused, tmp_path, value, says):
+    caffe = dict(read_checkpoint(FILES / "caffe50.npy"))
+    caffe["conv6"] = {**caffe["conv6"], "biases": value}
+    np.save(tmp_path / "a.npy", caffe, allow_pickle=True)
+    message = refused(convert, tmp_path / "a.npy")
+    assert "conv6/bias" in message and says in message
 
 
 def test_what_is_no_pspnet_is_named(refused, tmp_path):
@@ -272,6 +344,44 @@ def test_classes_of_other_packages_are_inert(tmp_path):
     torch_zip(tmp_path / "inert.pth", lines)
     content = read_checkpoint(tmp_path / "inert.pth")
     assert type(content["meta"]).__name__ == "Inert"
+
+
+def test_methods_that_a_pickle_names_are_not_looked_up(tmp_path):
+    """mmengine's HistoryBuffer: getattr(HistoryBuffer, 'min') in protocol 2."""
+    lines = b"\x80\x02}X\x01\x00\x00\x00ac__builtin__\ngetattr\ncmmengine.logging\nHistoryBuffer\n"
+    lines += b"X\x03\x00\x00\x00min\x86Rs."
+    torch_zip(tmp_path / "a.pth", lines)
+    assert type(read_checkpoint(tmp_path / "a.pth")["a"]).__name__ == "Inert"
+    stolen = b"\x80\x02c__builtin__\ngetattr\ncos\nsystem\nX\x01\x00\x00\x00x\x86R."
+    torch_zip(tmp_path / "b.pth", stolen)
+    with pytest.raises(keras_pspnet.files.UserError, match=r"os\.system"):
+        read_checkpoint(tmp_path / "b.pth")
+
+
+def test_a_pickle_cannot_change_the_program(tmp_path):
+    """BUILD with attributes on a class that find_class has returned."""
+    from keras_pspnet import pickles
+
+    before = dict(vars(pickles.Inert))
+    lines = b"\x80\x02cfoo\nBar\n(N}X\x05\x00\x00\x00arrayK\x01stb."
+    torch_zip(tmp_path / "a.pth", lines)
+    with pytest.raises(keras_pspnet.files.UserError):
+        read_checkpoint(tmp_path / "a.pth")
+    assert dict(vars(pickles.Inert)) == before
+
+
+def test_small_files_cannot_take_the_memory(refused, tmp_path):
+    large_index = b"\x80\x02}r\x00\x00\x00\x20."  # LONG_BINPUT at 2**29
+    torch_zip(tmp_path / "a.pth", large_index)
+    assert read_checkpoint(tmp_path / "a.pth") == {}
+    nested = {}
+    for _ in range(40):
+        nested = {"a": nested, "b": nested, "c": 1}
+    torch_zip(tmp_path / "b.pth", pickle.dumps(nested, 2))
+    assert "one dict in several places" in refused(read_checkpoint, tmp_path / "b.pth")
+    with zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(10_000_000))
+    assert "compressed" in refused(read_checkpoint, tmp_path / "c.pth")
 
 
 @pytest.mark.parametrize("name", ["posix.system", "builtins.eval", "subprocess.Popen", "os.popen"])

@@ -269,6 +269,8 @@ def test_the_command_scores_by_the_protocol(files, tmp_path):
     "model, options, says",
     [
         ("model.keras", ["--scales", "0.5,1"], "--crop"),
+        ("model.keras", ["--scales", "1"], "--crop"),
+        ("model.keras", ["--crop", "49", "49", "--scales", ""], "--scales"),
         ("model.keras", ["--crop", "33", "33"], "--crop 49 49"),
         ("model.keras", ["--crop", "49", "49", "--scales", "a"], "--scales a"),
         ("classes/pspnet_float32.tflite", ["--flip"], "class ids"),
