@@ -510,7 +510,8 @@ class Proxy:
     def asked(self):
         """The addresses, without those that Chromium itself looks for whatever page is open."""
         hosts = ((address, address.split("//")[-1].split("/")[0]) for address in self.addresses)
-        return [a for a, host in hosts if not re.fullmatch(r".*\.google(apis)?\.com(:443)?", host)]
+        own = r"(.*\.google(apis)?|start\.duckduckgo)\.com(:443)?"  # the second is Debian's
+        return [address for address, host in hosts if not re.fullmatch(own, host)]
 
     def __exit__(self, *_):
         self.socket.close()
