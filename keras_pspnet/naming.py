@@ -70,7 +70,7 @@ def unwrapped(content: dict, path) -> dict[str, np.ndarray]:
         content,
     )
     arrays = {}
-    for key, value in _flat(state):
+    for key, value in _flat(state, path):
         if not isinstance(value, np.ndarray):
             kind = type(value).__name__
             raise UserError(f"{path}: {key} is no array but {kind}; expected a state dict")
@@ -80,10 +80,14 @@ def unwrapped(content: dict, path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _flat(state, before=""):
+def _flat(state, path, before="", seen=None):
+    seen = set() if seen is None else seen
+    if id(state) in seen:  # it could unfold without end
+        raise UserError(f"{path}: one dict stands in several places of it; expected a state dict")
+    seen.add(id(state))
     for key, value in state.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{before}{key}/")
+            yield from _flat(value, path, f"{before}{key}/", seen)
         else:
             yield f"{before}{key}", value
 

@@ -208,23 +208,23 @@ class Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
-def plain(value, seen=None):
+def plain(value, made=None):
     """Tensors and arrays inside dicts as numpy arrays, everything else as it is.
 
-    Raises:
-        UserError: a dict that stands in several places, as those that unfold without end.
+    A dict that stands in several places is one in the result, too.
     """
-    seen = set() if seen is None else seen
+    made = {} if made is None else made
     if isinstance(value, Tensor):
         return value.array()
     if isinstance(value, _Array):
         boxed = value.values.dtype.hasobject and value.values.shape == ()
-        return plain(value.values[()], seen) if boxed else value.values
+        return plain(value.values[()], made) if boxed else value.values
     if isinstance(value, dict):
-        if value and id(value) in seen:
-            raise UserError("the pickle holds one dict in several places")
-        seen.add(id(value))
-        return {_text(key): plain(inside, seen) for key, inside in value.items()}
+        if id(value) not in made:
+            made[id(value)] = {}
+            for key, inside in value.items():
+                made[id(value)][_text(key)] = plain(inside, made)
+        return made[id(value)]
     return value
 
 

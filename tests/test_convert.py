@@ -378,7 +378,8 @@ def test_small_files_cannot_take_the_memory(refused, tmp_path):
     for _ in range(40):
         nested = {"a": nested, "b": nested, "c": 1}
     torch_zip(tmp_path / "b.pth", pickle.dumps(nested, 2))
-    assert "one dict in several places" in refused(read_checkpoint, tmp_path / "b.pth")
+    content = read_checkpoint(tmp_path / "b.pth")
+    assert "one dict stands in several places" in refused(recognise, content, "b.pth")
     with zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     assert "compressed" in refused(read_checkpoint, tmp_path / "c.pth")
