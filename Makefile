@@ -25,6 +25,7 @@ bench: $(READY)
 # Their pictures and numbers are kept: executed in place.
 notebooks: $(READY)
 	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -v .
+	$(BIN)/python benchmarks/shrink_notebooks.py
 	$(BIN)/ruff format --quiet notebooks
 
 lint: $(READY)

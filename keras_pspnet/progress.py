@@ -25,10 +25,12 @@ class Meter:
         self.what, self.total, self.done, self.work = what, total, done, work
         self.first = None  # (seconds, steps) after the first step, which also builds and traces
         self.last_line = time.monotonic()
-        # Plain lines in a notebook too: Jupyter shows what rich makes of them one box a line.
-        self.console = Console(stderr=False, highlight=False, force_jupyter=False)
+        # Plain lines in a notebook too: Jupyter shows what rich makes of them one box a line, and
+        # keeps every state of a bar.
+        notebook = Console().is_jupyter
+        self.console = Console(highlight=False, force_jupyter=False)
         self.bar = None
-        if self.console.is_terminal:
+        if self.console.is_terminal and not notebook:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

@@ -34,12 +34,18 @@ def parameters(notebook):
     return place
 
 
+def printed(notebook):
+    for cell in notebook.cells:
+        yield from (output.get("text", "") for output in cell.get("outputs", ()))
+
+
 def test_every_notebook_is_tested():
     assert {path.stem for path in NOTEBOOKS.glob("*.ipynb")} == set(SMALL)
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
+def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")  # where a kernel's output passes for a terminal
     notebook = read(name)
     small = nbformat.v4.new_code_cell(SMALL[name])
     notebook.cells.insert(parameters(notebook) + 1, small)
@@ -51,6 +57,7 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path):
         kernel_name="python3",
         resources={"metadata": {"path": str(tmp_path / "notebooks")}},
     ).execute()
+    assert "\x1b[2K" not in "".join(printed(notebook))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -61,4 +68,6 @@ def test_a_notebook_is_kept_with_its_pictures_and_without_errors(name):
     assert all(cell.execution_count for cell in code)
     assert not any(output.output_type == "error" for output in outputs)
     kinds = [kind for output in outputs for kind in output.get("data", {})]
-    assert any(kind.startswith("image/") for kind in kinds)
+    assert "image/jpeg" in kinds and "image/png" not in kinds
+    assert "\x1b[2K" not in "".join(printed(notebook))
+    assert (NOTEBOOKS / f"{name}.ipynb").stat().st_size < 1_000_000
