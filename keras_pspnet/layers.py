@@ -88,9 +88,10 @@ def _pool_axis(x, axis, count, bins, reduce):
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch norm with the reference's momentum; on TensorFlow its training step is fused.
 
-    Keras 3 computes moments and their gradients one operation after the other on TensorFlow; the
-    fused kernel takes less than half of that time (benchmarks/batch_norm.py). The values are
-    Keras's, and so is everything in inference and on other backends.
+    Keras 3 computes moments and their gradients one operation after the other on TensorFlow; with
+    the fused kernel a training step of EfficientNet-Lite0 takes 0.80 of the time
+    (benchmarks/batch_norm.py). The values are Keras's, and so is everything in inference and on
+    other backends.
     """
 
     def __init__(self, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, **kwargs):
