@@ -62,6 +62,8 @@ def read_checkpoint(path) -> dict:
         return content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+    except zipfile.BadZipFile as error:
+        raise UserError(f"{path}: truncated or damaged; copy or download it again") from error
     except MemoryError as error:
         raise UserError(f"{path}: asks for more memory than there is") from error
     except Exception as error:  # a damaged file can raise anything
