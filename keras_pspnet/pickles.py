@@ -134,10 +134,6 @@ class _Array:
         self.values = self.values.reshape(shape, order="F" if fortran else "C")
 
 
-class _Class:
-    """A class that is only named, as numpy.ndarray in an array's pickle."""
-
-
 def _encode(text, encoding):
     """_codecs.encode: how Python 3 writes bytes in an old protocol."""
     return text.encode(encoding) if encoding == "latin1" else Inert()
@@ -147,7 +143,6 @@ KNOWN = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("numpy", "ndarray"): _Class,
     ("numpy", "dtype"): _DType,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy._core.multiarray", "_reconstruct"): _Array,
