@@ -1,4 +1,4 @@
-"""The layers Keras lacks: the pyramid pooling module, and bilinear resizing with align-corners."""
+"""The layers Keras lacks: the pyramid pooling module, its convolution, upsampling."""
 
 from __future__ import annotations
 
@@ -6,82 +6,10 @@ import keras
 from keras import ops
 
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.resample import adaptive_pools, interpolation, resize, spatial_size
 
 BN_MOMENTUM = 0.9  # PyTorch's momentum 0.1, semseg model/resnet.py
 BN_EPSILON = 1e-5  # torch.nn.BatchNorm2d, semseg model/resnet.py
-
-
-def spatial_size(x):
-    """(H, W) of a (B, H, W, C) tensor: ints where known, tensors where only the run tells."""
-    return tuple(ops.shape(x)[1:3])
-
-
-def resize(x, size, align_corners=True):
-    """Bilinear interpolation of (B, H, W, C) floats to `size`, without antialiasing.
-
-    Args:
-        size: (H, W), ints or integer tensors.
-        align_corners: True puts the corner pixels' centres on each other (the paper's Interp layer,
-            F.interpolate(align_corners=True)); False uses half-pixel centres.
-    """
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # The op itself: it becomes one RESIZE_BILINEAR in TFLite. keras.ops.image.resize has no
-        # align_corners, and in Keras 3.15 it fails on the second unknown size of a session.
-        resized = tf.raw_ops.ResizeBilinear(
-            images=x,
-            size=tf.stack(size),
-            align_corners=align_corners,
-            half_pixel_centers=not align_corners,
-        )
-        return ops.cast(resized, x.dtype)
-    rows, columns = spatial_size(x)
-    x = ops.tensordot(_interpolation(rows, size[0], align_corners, x.dtype), x, [[1], [1]])
-    x = ops.tensordot(_interpolation(columns, size[1], align_corners, x.dtype), x, [[1], [2]])
-    return ops.transpose(x, (2, 1, 0, 3))
-
-
-def _interpolation(count, new_count, align_corners, dtype):
-    """(new_count, count): the weights of the linear interpolation along one axis."""
-    target = ops.arange(new_count, dtype="float32")
-    if align_corners:
-        source = target * ((count - 1) / max(new_count - 1, 1))
-    else:
-        source = ops.clip((target + 0.5) * (count / new_count) - 0.5, 0, count - 1)
-    distance = ops.abs(source[:, None] - ops.arange(count, dtype="float32")[None])
-    return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)
-
-
-def adaptive_pool(x, bins, pooling="average"):
-    """Pools (B, H, W, C) to (B, bins, bins, C) with the windows of adaptive pooling.
-
-    Bin i of an axis of n covers floor(i n / bins) to ceil((i + 1) n / bins), as PyTorch's
-    AdaptiveAvgPool2d: windows overlap where n is no multiple of `bins`.
-    """
-    if bins == 1:
-        return (ops.mean if pooling == "average" else ops.max)(x, axis=(1, 2), keepdims=True)
-    rows, columns = x.shape[1:3]
-    if rows and columns and rows % bins == 0 and columns % bins == 0:
-        pool = ops.average_pool if pooling == "average" else ops.max_pool
-        window = (rows // bins, columns // bins)
-        return pool(x, window, window, padding="valid")  # JAX in Keras 3.15 fails without strides
-    # keras.layers.AdaptiveAveragePooling2D wants known sizes; slices work for any.
-    for axis, count in zip((1, 2), spatial_size(x)):
-        x = _pool_axis(x, axis, count, bins, ops.mean if pooling == "average" else ops.max)
-    return x
-
-
-def _pool_axis(x, axis, count, bins, reduce):
-    everything = (slice(None),) * axis
-    windows = [
-        everything + (slice((i * count) // bins, -((-(i + 1) * count) // bins)),)
-        for i in range(bins)
-    ]
-    pooled = [reduce(x[window], axis=axis, keepdims=True) for window in windows]
-    while len(pooled) > 4:  # XNNPACK takes four maps at a time, five in its newer versions
-        pooled = [ops.concatenate(pooled[i : i + 3], axis=axis) for i in range(0, len(pooled), 3)]
-    return ops.concatenate(pooled, axis=axis)
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")
@@ -145,9 +73,12 @@ class PyramidPoolingModule(keras.layers.Layer):
             upsamples the pooled maps as they are, without any weights.
         channels: output channels of each branch; by default the input's divided by len(bins).
         align_corners: how the branches are upsampled.
+        upsample: False leaves the branches bins x bins and concatenates nothing: what a
+            `PyramidConv2D` takes.
 
     Input: (B, H, W, C) floats, any H and W, also unknown ones.
-    Output: (B, H, W, C + len(bins) * channels), or C * (1 + len(bins)) without reduction.
+    Output: (B, H, W, C + len(bins) * channels), or C * (1 + len(bins)) without reduction; with
+        `upsample=False` the list of x and each branch, (B, bins, bins, channels).
     """
 
     def __init__(
@@ -158,6 +89,7 @@ class PyramidPoolingModule(keras.layers.Layer):
         reduce_channels=True,
         channels=None,
         align_corners=True,
+        upsample=True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -172,6 +104,7 @@ class PyramidPoolingModule(keras.layers.Layer):
         self.reduce_channels = reduce_channels
         self.channels = channels
         self.align_corners = align_corners
+        self.upsample = upsample
 
     def build(self, input_shape):
         self.convolutions, self.norms = [], []
@@ -194,16 +127,19 @@ class PyramidPoolingModule(keras.layers.Layer):
                 self.norms.append(norm)
 
     def call(self, x, training=None):
-        size = spatial_size(x)
         levels = [x]
-        for index, bins in enumerate(self.bins):
-            # In float32: a sum of thousands of half-precision values overflows.
-            pooled = adaptive_pool(ops.cast(x, "float32"), bins, self.pooling)
+        # In float32: a sum of thousands of half-precision values overflows.
+        pyramid = adaptive_pools(ops.cast(x, "float32"), self.bins, self.pooling)
+        for index, pooled in enumerate(pyramid):
             pooled = ops.cast(pooled, self.compute_dtype)
             if self.reduce_channels:
                 pooled = self.convolutions[index](pooled)
                 pooled = ops.relu(self.norms[index](pooled, training=training))
-            levels.append(resize(pooled, size, self.align_corners))
+            levels.append(pooled)
+        if not self.upsample:
+            return levels
+        size = spatial_size(x)
+        levels[1:] = [resize(level, size, self.align_corners) for level in levels[1:]]
         return ops.concatenate(levels, axis=-1)
 
     def _branch_channels(self, input_shape):
@@ -212,7 +148,10 @@ class PyramidPoolingModule(keras.layers.Layer):
         return self.channels or max(input_shape[-1] // len(self.bins), 1)
 
     def compute_output_shape(self, input_shape):
-        channels = input_shape[-1] + len(self.bins) * self._branch_channels(input_shape)
+        channels = self._branch_channels(input_shape)
+        if not self.upsample:
+            return [input_shape, *((input_shape[0], b, b, channels) for b in self.bins)]
+        channels = input_shape[-1] + len(self.bins) * channels
         return (*input_shape[:-1], channels)
 
     def get_config(self):
@@ -223,7 +162,90 @@ class PyramidPoolingModule(keras.layers.Layer):
             "reduce_channels": self.reduce_channels,
             "channels": self.channels,
             "align_corners": self.align_corners,
+            "upsample": self.upsample,
         }
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class PyramidConv2D(keras.layers.Layer):
+    """A 3x3 convolution over the upsampled, concatenated pyramid that makes neither of them.
+
+    The convolution is linear in each branch, and a branch of b x b regions has b * b degrees of
+    freedom at each channel: its regions are multiplied by the kernel's nine taps first, and the
+    products spread over the map by two constant matrices, first along the rows, then down the
+    columns. The result is that of `PyramidPoolingModule` and a `Conv2D` with the same kernel,
+    padding "same", for any H and W, also unknown ones. PSPNet-50 at 473x473 needs 258 instead of
+    324 GFLOP so (benchmarks/pyramid_forms.py).
+
+    Args:
+        filters: output channels.
+        align_corners: how the branches would be upsampled.
+
+    Call: [x, branch, ...], what a `PyramidPoolingModule` with `upsample=False` gives
+        -> (B, H, W, filters).
+    Kernel: (3, 3, all channels, filters), in the order of the concatenation: the reference's.
+    """
+
+    def __init__(self, filters, *, align_corners=True, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.align_corners = align_corners
+
+    def build(self, input_shape):
+        channels = sum(shape[-1] for shape in input_shape)
+        self.kernel = self.add_weight(
+            shape=(3, 3, channels, self.filters), initializer="he_normal", name="kernel"
+        )
+
+    def call(self, inputs):
+        x, *branches = inputs
+        height, width = spatial_size(x)
+        first = x.shape[-1]
+        outputs = self.convolve(x, self.kernel[:, :, :first])
+        across, down = [], []
+        for branch in branches:
+            bins, channels = branch.shape[2:]
+            taps = self.kernel[:, :, first : first + channels]
+            first += channels
+            taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
+            products = ops.conv(branch, taps, padding="valid")
+            products = ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
+            products = ops.transpose(products, (0, 1, 3, 5, 2, 4))
+            products = ops.reshape(products, (-1, 3 * bins, self.filters, 3 * bins))
+            across.append(_mix(products, self._spread(bins, width)))
+            down.append(self._spread(bins, height))
+        # (B, 3 * bins of all branches, filters, W)
+        across, down = ops.concatenate(across, axis=1), ops.concatenate(down, axis=0)
+        across = ops.reshape(across, (-1, 1, across.shape[1], self.filters * width))
+        spread = _mix(ops.transpose(across, (0, 1, 3, 2)), down)
+        spread = ops.reshape(spread, (-1, self.filters, width, height))
+        return outputs + ops.transpose(spread, (0, 3, 2, 1))
+
+    def convolve(self, x, kernel):
+        """The map's own part of the convolution."""
+        return ops.conv(x, kernel, padding="same")
+
+    def _spread(self, bins, side):
+        """(3 * bins, side): what each region weighs at a place of an axis under each tap."""
+        weights = interpolation(bins, side, self.align_corners, self.compute_dtype)
+        padded = ops.pad(weights, ((1, 1), (0, 0)))
+        under = ops.stack([padded[tap : tap + side] for tap in range(3)], axis=-1)
+        return ops.transpose(ops.reshape(under, (side, 3 * bins)))
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[0][:-1], self.filters)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "align_corners": self.align_corners,
+        }
+
+
+def _mix(x, matrix):
+    """x @ matrix along the last axis, as a convolution: XNNPACK takes that in int8 too."""
+    return ops.conv(x, matrix[None, None], padding="valid")
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")

@@ -9,7 +9,12 @@ from keras import layers, ops
 from keras_pspnet import backbones, dilation, pretrained
 from keras_pspnet.graph import rebuilt
 from keras_pspnet.labels import LabelSet
-from keras_pspnet.layers import BatchNormalization, PyramidPoolingModule, Upsample
+from keras_pspnet.layers import (
+    BatchNormalization,
+    PyramidConv2D,
+    PyramidPoolingModule,
+    Upsample,
+)
 
 HEADS = ("ppm", "cls", "aux")
 """How the names of all layers with weights begin that are no part of the backbone."""
@@ -130,13 +135,14 @@ def build_pspnet(
             pooling=pooling,
             reduce_channels=reduce_channels,
             align_corners=align_corners,
+            upsample=False,
             name="ppm",
         )(features)
-    logits = _head(features, channels, num_classes, dropout, name="cls")
+    logits = _head(features, channels, num_classes, dropout, align_corners, name="cls")
     # float32 from here on: the losses and the argmax must not see half precision.
     main = Upsample(align_corners, dtype="float32", name="main")(logits, image)
     if aux:
-        logits = _head(aux_features, channels // 2, num_classes, dropout, name="aux")
+        logits = _head(aux_features, channels // 2, num_classes, dropout, align_corners, name="aux")
         aux_main = Upsample(align_corners, dtype="float32", name="aux")(logits, image)
         # Alphabetical, as Keras sorts a dictionary of losses.
         model = keras.Model(image, {"aux": aux_main, "main": main}, name="pspnet")
@@ -186,16 +192,22 @@ class CaffeNormalization(layers.Layer):
         return blue_green_red - ops.convert_to_tensor(self.MEAN, dtype=self.compute_dtype)
 
 
-def _head(x, channels, num_classes, dropout, name):
-    """3x3, BN, ReLU, dropout of whole maps, 1x1; numbered as in semseg's `cls` and `aux`."""
-    x = layers.Conv2D(
-        channels,
-        3,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=f"{name}_0",
-    )(x)
+def _head(x, channels, num_classes, dropout, align_corners, name):
+    """3x3, BN, ReLU, dropout of whole maps, 1x1; numbered as in semseg's `cls` and `aux`.
+
+    x: a map, or the pyramid's list.
+    """
+    if isinstance(x, list):
+        x = PyramidConv2D(channels, align_corners=align_corners, name=f"{name}_0")(x)
+    else:
+        x = layers.Conv2D(
+            channels,
+            3,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_normal",
+            name=f"{name}_0",
+        )(x)
     x = BatchNormalization(name=f"{name}_1")(x)
     x = layers.ReLU(name=f"{name}_2")(x)
     if isinstance(dropout, layers.Layer):

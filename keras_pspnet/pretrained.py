@@ -13,7 +13,7 @@ from keras_pspnet import naming
 from keras_pspnet.backbones import LITE0, MOBILENET, mobilenet
 from keras_pspnet.checkpoints import read_arrays, read_checkpoint
 from keras_pspnet.files import UserError
-from keras_pspnet.layers import PyramidPoolingModule
+from keras_pspnet.layers import PyramidConv2D, PyramidPoolingModule
 
 
 def load_weights(model: keras.Model, name: str, weights: str) -> None:
@@ -107,6 +107,8 @@ def named_variables(model: keras.Model) -> dict:
             for index, (conv, norm) in enumerate(zip(layer.convolutions, layer.norms)):
                 found |= _of_layer(f"ppm.features.{index}.1", conv)
                 found |= _of_layer(f"ppm.features.{index}.2", norm)
+        elif isinstance(layer, PyramidConv2D):
+            found |= {f"{layer.name.replace('_', '.')}.weight": layer.kernel}
         elif layer.weights and isinstance(layer, (layers.Conv2D, layers.BatchNormalization)):
             found |= _of_layer(layer.name.replace("_", "."), layer)
     return found

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet import layers
+from keras_pspnet import resample
 from keras_pspnet.labels import LabelSet
-from keras_pspnet.layers import PyramidPoolingModule, Upsample
+from keras_pspnet.layers import PyramidConv2D, PyramidPoolingModule, Upsample
 
 
 def normal(*shape):
@@ -57,7 +57,7 @@ class Pool(keras.layers.Layer):
         self.bins, self.pooling = bins, pooling
 
     def call(self, x):
-        return layers.adaptive_pool(x, self.bins, self.pooling)
+        return resample.adaptive_pool(x, self.bins, self.pooling)
 
     def compute_output_shape(self, shape):
         return (shape[0], self.bins, self.bins, shape[-1])
@@ -71,7 +71,7 @@ class Pool(keras.layers.Layer):
 @pytest.mark.parametrize("size", [(6, 12), (7, 10), (60, 13), (4, 2), (1, 1)])
 def test_pooling_windows_are_those_of_adaptive_pooling(size, bins, pooling):
     x = normal(2, *size, 3)
-    result = layers.adaptive_pool(keras.ops.array(x), bins, pooling)
+    result = resample.adaptive_pool(keras.ops.array(x), bins, pooling)
     np.testing.assert_allclose(result, pooled(x, bins, pooling), atol=1e-6)
 
 
@@ -95,13 +95,13 @@ SIZES = [((3, 4), (9, 13)), ((1, 1), (5, 6)), ((6, 6), (2, 3)), ((5, 7), (1, 1))
 @pytest.mark.parametrize("old, new", SIZES)
 def test_resizing_is_bilinear(old, new, align_corners):
     x = normal(2, *old, 3)
-    result = layers.resize(keras.ops.array(x), new, align_corners)
+    result = resample.resize(keras.ops.array(x), new, align_corners)
     np.testing.assert_allclose(result, resized(x, new, align_corners), atol=2e-6)
 
 
 def test_aligned_corners_keep_the_corner_pixels():
     x = normal(1, 3, 5, 2)
-    result = np.asarray(layers.resize(keras.ops.array(x), (17, 33)))
+    result = np.asarray(resample.resize(keras.ops.array(x), (17, 33)))
     np.testing.assert_allclose(result[:, ::8, ::8], x, atol=1e-6)
 
 
@@ -109,16 +109,16 @@ def test_aligned_corners_keep_the_corner_pixels():
 @pytest.mark.parametrize("old, new", SIZES)
 def test_other_backends_resize_the_same(monkeypatch, old, new, align_corners):
     x = keras.ops.array(normal(2, *old, 3))
-    expected = layers.resize(x, new, align_corners)
+    expected = resample.resize(x, new, align_corners)
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")
     monkeypatch.setattr(tf.raw_ops, "ResizeBilinear", None)
-    result = layers.resize(x, new, align_corners)
+    result = resample.resize(x, new, align_corners)
     np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 def test_interpolation_weights_by_hand():
-    aligned = layers._interpolation(2, 3, True, "float32")
-    half = layers._interpolation(2, 4, False, "float32")
+    aligned = resample.interpolation(2, 3, True, "float32")
+    half = resample.interpolation(2, 4, False, "float32")
     np.testing.assert_allclose(aligned, [[1, 0], [0.5, 0.5], [0, 1]])
     np.testing.assert_allclose(half, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
 
@@ -248,6 +248,82 @@ def test_half_precision_does_not_overflow():
 def test_a_module_that_means_nothing_is_refused(arguments, says):
     with pytest.raises(ValueError, match=says):
         PyramidPoolingModule(**arguments)
+
+
+# --- the convolution over the pyramid ---
+
+
+def convolved(layer, module, x):
+    """The definition: the module's concatenation under a plain convolution with the same kernel."""
+    plain = PyramidPoolingModule.from_config({**module.get_config(), "upsample": True})
+    convolution = keras.layers.Conv2D(layer.filters, 3, padding="same", use_bias=False)
+    pyramid = plain(x)
+    convolution.build(pyramid.shape)
+    plain.set_weights(module.get_weights())
+    convolution.set_weights(layer.get_weights())
+    return convolution(plain(x))
+
+
+PYRAMIDS = [{}, {"bins": (2, 5)}, {"bins": (6,), "pooling": "max"}, {"reduce_channels": False}]
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("arguments", PYRAMIDS)
+@pytest.mark.parametrize("size", [(12, 12), (9, 7), (2, 5), (1, 1), (1, 8)])
+def test_the_low_rank_convolution_is_that_of_the_concatenated_pyramid(
+    size, arguments, align_corners
+):
+    module = PyramidPoolingModule(align_corners=align_corners, upsample=False, **arguments)
+    layer = PyramidConv2D(5, align_corners=align_corners)
+    x = normal(2, *size, 8)
+    module.build(x.shape)
+    layer.build([level.shape for level in module(x)])
+    randomise(module)
+    randomise(layer)
+    expected = np.asarray(convolved(layer, module, x))
+    np.testing.assert_allclose(layer(module(x)), expected, atol=2e-6 * np.abs(expected).max())
+    assert layer.compute_output_shape([level.shape for level in module(x)]) == (2, *size, 5)
+
+
+def test_the_low_rank_convolution_takes_one_unknown_size_after_another(tmp_path):
+    image = keras.Input((None, None, 8))
+    module, layer = PyramidPoolingModule(upsample=False), PyramidConv2D(5, name="conv")
+    levels = module(image)
+    assert [level.shape[1] for level in levels] == [None, 1, 2, 3, 6]
+    model = keras.Model(image, layer(levels))
+    randomise(module)
+    assert layer.kernel.shape == (3, 3, 16, 5)
+    model.save(tmp_path / "model.keras")
+    for other in (model, keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)):
+        for size in ((9, 11), (4, 5), (12, 6)):
+            x = normal(2, *size, 8)
+            expected = np.asarray(convolved(layer, module, x))
+            for result in (other(x), other.predict(x, verbose=0)):
+                np.testing.assert_allclose(result, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("size", [(12, 12), (7, 6)])
+def test_the_low_rank_convolution_has_the_gradients_of_the_plain_one(size):
+    module, layer = PyramidPoolingModule(upsample=False), PyramidConv2D(5)
+    x = tf.Variable(normal(2, *size, 8))
+    layer.build([level.shape for level in module(x)])
+    factors = normal(2, *size, 5)
+    plain, convolution = PyramidPoolingModule(), keras.layers.Conv2D(5, 3, padding="same")
+    convolution.build(plain(x).shape)
+    plain.set_weights(module.get_weights())
+    convolution.kernel.assign(layer.kernel)
+    gradients = []
+    for network, kernel, moving in (
+        (lambda x: layer(module(x)), layer.kernel, module),
+        (lambda x: convolution(plain(x)), convolution.kernel, plain),
+    ):
+        variables = [x, kernel.value, *(w.value for w in moving.trainable_weights)]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(network(x) * factors)
+        gradients.append(tape.gradient(loss, variables))
+    for found, expected in zip(*gradients):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 # --- upsampling ---
