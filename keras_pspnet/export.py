@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import os
-import shlex
 import shutil
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-import keras_pspnet
-from keras_pspnet import predict, scenes
-from keras_pspnet.contract import (
-    FORMATS,
-    INPUT,
-    LABELS_FILE,
-    MIN_AGREEMENT,
-    SIGNATURE,
-    check_request,
-)
-from keras_pspnet.files import (
-    UserError,
-    list_images,
-    write_bytes,
-    write_json,
-)
-from keras_pspnet.labels import LabelSet
-from keras_pspnet.metrics import ConfusionMatrix
+from keras_pspnet.card import describe
+from keras_pspnet.contract import FORMATS, MIN_AGREEMENT, check_request
+from keras_pspnet.files import UserError, write_bytes, write_json
 from keras_pspnet.model import labels_of, main_network
+from keras_pspnet.proof import Pictures, compiled_agreement
+from keras_pspnet.quantize import SPLIT, Converter, write_saved_model
 from keras_pspnet.runners import load_model
-from keras_pspnet.tflite_metadata import add_metadata, delegation, operators
+from keras_pspnet.tflite_metadata import add_metadata
 
-SCENES = 8
 PARTIAL = ".partial"  # in the target folder, so that files are moved within one file system
 
 
@@ -64,14 +46,20 @@ def export_model(
     Args:
         model: a keras.Model of `build_pspnet`.
         out: the folder; files of the same names are replaced.
-        formats: "saved_model" and "float32" (`pspnet_float32.tflite`).
+        formats: "saved_model"; "float32", "float16" (weights), "dynamic" (int8 weights), "int8",
+            "int16" (activations, int8 weights), each a `.tflite`; "onnx". The last two need the
+            extra `mobile`.
         size: (H, W); needed where the model takes any, else its own by default.
         output: "classes", "logits" or "probabilities".
-        calibration: the pictures to compare on: a folder, or a list of paths, of (H, W, 3) uint8
-            arrays, or of (image, mask) pairs, which also give both models' mIoU; by default 8
-            generated scenes.
+        calibration: pictures as the device will see them, from which int8 and int16 take the ranges
+            of their activations, and on which every file is compared: a folder, or a list of
+            paths, of (H, W, 3) uint8 arrays, or of (image, mask) pairs, which also give both
+            models' mIoU. Ranges are taken from at most 32, spread over those given, and without
+            masks these are compared. By default 8 generated scenes: good enough to compare on, not
+            to calibrate a model of real pictures.
         labels: a LabelSet in place of the model's own.
-        min_agreement: least share of equal pixels; never lower than the format's own (0.999).
+        min_agreement: least share of equal pixels; never lower than the format's own: 0.999 for
+            float32, saved_model and onnx, 0.99 for float16, else 0.5.
         say: gets a line when something is done.
 
     Returns:
@@ -97,27 +85,47 @@ def export_model(
     network = _fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
-    pictures = _Pictures.read(calibration, network)
+    size = tuple(network.input.shape[1:3])
+    pictures = Pictures.read(calibration, network)
     _check_targets(out, formats)
+    say(
+        f"comparing on {pictures.source}, at {size[0]}x{size[1]}; the Keras model takes "
+        f"{pictures.seconds:.2f} s for each"
+    )
 
     new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     partial = out / PARTIAL
     try:
         _remove(partial)
-        partial.mkdir(parents=True)
-        saved_model = partial / FORMATS["saved_model"]
-        _write_saved_model(network, saved_model, output, labels)
+        scratch = partial / "scratch"
+        scratch.mkdir(parents=True)
+        converter = Converter(network, scratch, output, labels, pictures.calibration)
         for number, name in enumerate(formats, start=1):
-            file = partial / FORMATS[name]
+            file, start = partial / FORMATS[name], time.perf_counter()
             say(f"{number}/{len(formats)} {file.name}")
-            if name == "float32":
-                data = _convert(saved_model)
-                write_bytes(file, add_metadata(data, labels, output))
-            card = _card(file, name, output, labels, network)
-            card |= pictures.compare(load_model(file))
-            _judge(file.name, card["agreement"], max(MIN_AGREEMENT[name], min_agreement or 0.0))
+            if name == "saved_model":
+                write_saved_model(network, file, output, labels)
+            elif name == "onnx":
+                write_bytes(file, converter.convert(name))
+            else:
+                write_bytes(file, add_metadata(converter.convert(name), labels, output))
+            card = describe(
+                file, name, output, labels, size, converter.split if name in SPLIT else {}
+            )
+            exported = load_model(file)
+            card |= pictures.compare(exported)
+            least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
+            _judge(file.name, card["agreement"], least)
+            if file.suffix == ".tflite":
+                agreement = compiled_agreement(file, next(pictures.calibration()), exported)
+                card["compiled_model_agreement"] = agreement
+                _judge(f"{file.name} in LiteRT's CompiledModel", agreement, least)
             write_json(partial / _card_name(name), card)
-            say(f"    {card['agreement']:.4%} of the pixels equal the Keras model's")
+            miou = "; mIoU {keras:.4f} -> {file:.4f}".format(**card["mIoU"]) if card["mIoU"] else ""
+            say(
+                f"    {card['agreement']:.4%} of the pixels equal the Keras model's{miou}; "
+                f"{card['bytes'] / 1e6:.1f} MB; {time.perf_counter() - start:.0f} s"
+            )
         for name in formats:
             for file in (FORMATS[name], _card_name(name)):
                 if (out / file).is_dir():  # only a file can be replaced at once
@@ -173,148 +181,9 @@ def _fixed(network, size):
     return clone
 
 
-def _write_saved_model(network, folder: Path, output: str, labels: LabelSet) -> None:
-    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse."""
-
-    def serve(image):
-        # The cast stands inside: a float signature would be quantised to the calibration's range.
-        logits = network(tf.cast(image, tf.float32), training=False)
-        if output == "logits":
-            return {"logits": logits}
-        if output == "probabilities":
-            return {"probabilities": tf.nn.softmax(logits)}
-        # tf.argmax: keras.ops.argmax has operators that TFLite lacks.
-        classes = tf.argmax(logits, -1, output_type=tf.int32)
-        return {"classes": tf.cast(classes, tf.uint8) if len(labels) <= 256 else classes}
-
-    archive = keras.export.ExportArchive()
-    archive.track(network)
-    image = tf.TensorSpec((1, *network.input.shape[1:]), tf.uint8, name=INPUT)
-    archive.add_endpoint(SIGNATURE, serve, input_signature=[image])
-    archive.write_out(str(folder), verbose=False)
-    write_json(folder / "assets.extra" / LABELS_FILE, labels.to_config())
-
-
-def _convert(saved_model: Path) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_saved_model(
-        str(saved_model), signature_keys=[SIGNATURE]
-    )
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # no Flex
-    try:
-        return converter.convert()
-    except Exception as error:  # the converter's own class is not public
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"TFLite cannot hold this network: {reason}") from error
-
-
-@dataclasses.dataclass
-class _Pictures:
-    """The pictures that files are compared on, and what the Keras model says of them."""
-
-    images: list[np.ndarray]
-    masks: list[np.ndarray | None]
-    expected: list[np.ndarray]  # class ids at the network's size
-    network: predict.Network
-    source: str
-
-    @classmethod
-    def read(cls, calibration, network) -> _Pictures:
-        size = tuple(network.input.shape[1:3])
-        if calibration is None:
-            drawn = tuple(max(side, 65) for side in size)
-            given = [scenes.scene(i, split="val", size=drawn)[0] for i in range(SCENES)]
-            source = f"{SCENES} generated scenes"
-        else:
-            if isinstance(calibration, (str, Path)):
-                calibration = list_images(calibration)
-            given = list(calibration)
-            source = f"{len(given)} given pictures"
-        if not given:
-            raise UserError("no pictures to compare on; give at least one, or leave them out")
-        pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]
-        images = [predict.as_picture(image) for image, _ in pairs]
-        keras_network = predict.Network(
-            network.predict_on_batch, "logits", LabelSet.numbered(network.output.shape[-1]), size
-        )
-        expected = []
-        for image in images:
-            logits = keras_network(predict.resize_image(image, size)[None])
-            if not np.isfinite(logits).all():
-                raise UserError("the model's logits are not numbers; its training has diverged")
-            expected.append(logits.argmax(-1))
-        return cls(images, [mask for _, mask in pairs], expected, keras_network, source)
-
-    def compare(self, file: predict.Network) -> dict:
-        """The share of equal pixels, and both mIoU where there are masks."""
-        equal = pixels = 0
-        for image, expected in zip(self.images, self.expected):
-            found = _classes(file, predict.resize_image(image, file.size)[None])
-            equal += int((found == expected).sum())
-            pixels += expected.size
-        result = {"agreement": equal / pixels, "agreement_on": self.source, "mIoU": None}
-        if all(mask is not None for mask in self.masks):
-            result["mIoU"] = {"keras": self._miou(self.network), "file": self._miou(file)}
-        return result
-
-    def _miou(self, network) -> float:
-        matrix = ConfusionMatrix(len(self.network.labels))
-        for image, mask in zip(self.images, self.masks):
-            matrix.update(mask, predict.segment(network, image))
-        return matrix.scores()["mIoU"]
-
-
-def _classes(network, batch):
-    result = network(batch)
-    return result if network.output == "classes" else result.argmax(-1)
-
-
 def _judge(name, agreement, least) -> None:
     if agreement < least:
         raise UserError(
             f"{name}: only {agreement:.4%} of the pixels equal the Keras model's; expected at "
             f"least {least:.2%}; the file was not kept"
         )
-
-
-def _card(file: Path, name, output, labels, network) -> dict:
-    """What a device team wants to know of a file."""
-    height, width = network.input.shape[1:3]
-    card = {
-        "file": file.name,
-        "format": name,
-        "input": {"name": "image", "dtype": "uint8", "shape": [1, height, width, 3]},
-        "output": {"name": output, **_output_form(output, height, width, len(labels))},
-        "labels": list(labels.names),
-        "colors": [list(color) for color in labels.colors],
-        "bytes": sum(len(data) for data in _contents(file)),
-        "sha256": _sha256(file),
-    }
-    if file.suffix == ".tflite":
-        partitions, outside = delegation(file)
-        card["operators"] = operators(file)
-        card["delegate"] = {"name": "XNNPACK", "partitions": partitions, "outside": outside}
-    return card | {
-        "keras_pspnet": keras_pspnet.__version__,
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def _output_form(output, height, width, classes) -> dict:
-    if output != "classes":
-        return {"dtype": "float32", "shape": [1, height, width, classes]}
-    return {"dtype": "uint8" if classes <= 256 else "int32", "shape": [1, height, width]}
-
-
-def _contents(file: Path) -> list[bytes]:
-    files = [file] if file.is_file() else sorted(p for p in file.rglob("*") if p.is_file())
-    return [path.read_bytes() for path in files]
-
-
-def _sha256(file: Path) -> str:
-    """Of a file, or of the files of a folder one after the other in the order of their paths."""
-    digest = hashlib.sha256()
-    for data in _contents(file):
-        digest.update(data)
-    return digest.hexdigest()

@@ -22,13 +22,13 @@ def check_model(path) -> str:
     """What kind of model a path holds, without importing TensorFlow.
 
     Returns:
-        "keras", "saved_model" or "tflite".
+        "keras", "saved_model", "tflite" or "onnx".
 
     Raises:
         UserError: nothing there, or no model.
     """
     path = Path(path)
-    expected = "expected a .keras file, a SavedModel folder or a .tflite file"
+    expected = "expected a .keras file, a SavedModel folder, a .tflite or .onnx file"
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; {expected}")
     if path.is_dir():
@@ -38,6 +38,8 @@ def check_model(path) -> str:
     head = read_bytes(path)[:8]
     if head[4:8] == b"TFL3":
         return "tflite"
+    if path.suffix == ".onnx":  # a protobuf, which has no mark of its own
+        return "onnx"
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if "config.json" in archive.namelist():
@@ -60,7 +62,7 @@ def load_model(path):
     """A trained model from any of its files.
 
     Args:
-        path: a `.keras` file, a SavedModel folder or a `.tflite` file.
+        path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file.
 
     Returns:
         A keras.Model from `.keras`; else a `predict.Network`: a callable that takes uint8
@@ -70,8 +72,9 @@ def load_model(path):
         UserError: no such file, not a model, or a damaged one.
     """
     kind = check_model(path)
+    readers = {"keras": _load_keras, "saved_model": _saved_model, "tflite": _tflite, "onnx": _onnx}
     try:
-        return {"keras": _load_keras, "saved_model": _saved_model, "tflite": _tflite}[kind](path)
+        return readers[kind](path)
     except UserError:
         raise
     except Exception as error:  # a damaged file can fail anywhere inside the readers
@@ -180,6 +183,30 @@ def _tflite(path) -> Network:
         _labels(read_tflite_labels(path), output, result["shape"]),
         tuple(int(side) for side in spec["shape"][1:3]),
     )
+
+
+def _onnx(path) -> Network:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{path}: onnxruntime is missing; run: pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    _check_contract(
+        path,
+        [(x.name, np.uint8 if x.type == "tensor(uint8)" else None, tuple(x.shape)) for x in inputs],
+        [x.name for x in outputs],
+    )
+    output = outputs[0].name
+
+    def run(images):
+        return np.concatenate([session.run(None, {inputs[0].name: x[None]})[0] for x in images])
+
+    labels = session.get_modelmeta().custom_metadata_map.get(LABELS_FILE)
+    labels = _labels(labels and json.loads(labels), output, outputs[0].shape)
+    return Network(run, output, labels, tuple(inputs[0].shape[1:3]))
 
 
 def _check_contract(path, inputs, outputs) -> None:

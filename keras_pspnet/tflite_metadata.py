@@ -40,6 +40,10 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     tree = schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
+    for outside in tree.buffers:
+        if outside.offset > 1:  # its bytes stand behind the flatbuffer, as ai-edge-quantizer's do
+            data = model[outside.offset : outside.offset + outside.size]
+            outside.data, outside.offset, outside.size = np.frombuffer(data, np.uint8), 0, 0
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(metadata, np.uint8)
     entry.name, entry.buffer = b"TFLITE_METADATA", len(tree.buffers)
@@ -105,12 +109,16 @@ def delegation(path) -> tuple[int, list[str]]:
     details = interpreter._get_ops_details()
     # Replaced operators stay in the list, in front of the delegate's nodes: the last writer counts.
     producer = {int(t): op for op in details for t in op["outputs"]}
+    given = {int(d["index"]) for d in interpreter.get_input_details()}
     reached, waiting = {}, [int(d["index"]) for d in interpreter.get_output_details()]
     while waiting:
         op = producer.get(waiting.pop())
         if op is not None and op["index"] not in reached:
-            reached[op["index"]] = op["op_name"]
-            waiting += [int(t) for t in op["inputs"]]
+            sources = [int(t) for t in op["inputs"]]
+            waiting += sources
+            # Not what unpacks half-precision weights, once: it sees nothing of a picture.
+            if any(t in producer or t in given for t in sources):
+                reached[op["index"]] = op["op_name"]
     names = [reached[index] for index in sorted(reached)]
     outside = [name for name in names if name != "DELEGATE"]
     return len(names) - len(outside), outside

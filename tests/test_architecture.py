@@ -36,6 +36,7 @@ FLOORS = (
     ),
     # tensors, no files of the user's
     (
+        "resample",
         "layers",
         "graph",
         "dilation",
@@ -46,10 +47,11 @@ FLOORS = (
         "optimizer",
         "augment",
         "checkpoints",
+        "device",
     ),
     # files
     ("layouts", "datasets", "tfds_source", "data", "convert", "runners", "export")
-    + ("tflite_metadata",),
+    + ("tflite_metadata", "quantize", "proof", "card"),
     # experiments
     (
         "recipe",

@@ -14,6 +14,7 @@ from keras_pspnet import export, runners, scenes
 from keras_pspnet.files import UserError
 from keras_pspnet.labels import SCENES
 from keras_pspnet.model import set_labels
+from keras_pspnet.quantize import Converter
 from keras_pspnet.tflite_metadata import delegation, operators
 
 
@@ -85,8 +86,9 @@ def test_dilated_convolutions_are_fused_and_batch_norms_folded(exported):
     counts = operators(exported["float32"])
     assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
     assert counts["MUL"] == 1  # the image normalisation
-    # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head
-    assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2
+    # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head; each
+    # level's taps and their spread across, all levels' spread down
+    assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2 + 4 + 4 + 1
 
 
 def test_labels_are_in_the_metadata(exported):
@@ -108,7 +110,11 @@ def test_labels_are_in_the_metadata(exported):
 
 def test_maps_of_any_size_stay_delegated(exported):
     """7x8 is no multiple of 2, 3 and 6; six maps in one CONCATENATION would leave the delegate."""
-    assert delegation(exported["float32"]) == (1, ["CAST", "ARG_MAX", "CAST"])
+    partitions, outside = delegation(exported["float32"])
+    # the network with the first strip of the class map, then the second strip
+    assert partitions == 2
+    waiting = ["CAST", "ARG_MAX", "STRIDED_SLICE", "STRIDED_SLICE", "MINIMUM", "CAST"]
+    assert outside == [*waiting, "ARG_MAX", "CONCATENATION", "CAST"]
 
 
 def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path):
@@ -186,16 +192,16 @@ def test_pictures_with_masks_give_both_scores(model, tmp_path):
 
 
 def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, monkeypatch):
-    convert = export._convert
+    convert = Converter.convert
 
-    def broken(saved_model):
+    def broken(self, name):
         """A file whose weights were shifted: it loads and runs, and is wrong."""
-        data = bytearray(convert(saved_model))
+        data = bytearray(convert(self, name))
         middle = slice(len(data) // 3, len(data) // 3 + 40_000)
         data[middle] = np.frombuffer(bytes(data[middle]), np.uint8)[::-1].tobytes()
         return bytes(data)
 
-    monkeypatch.setattr(export, "_convert", broken)
+    monkeypatch.setattr(Converter, "convert", broken)
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"pspnet_float32.tflite: only .*% of the pixels equal"):
         keras_pspnet.export_model(model, out)
@@ -205,7 +211,9 @@ def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, mon
 def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="min_agreement"):
         keras_pspnet.export_model(model, tmp_path / "out", min_agreement=1.5)
-    monkeypatch.setattr(export._Pictures, "compare", lambda self, file: {"agreement": 0.9995})
+    monkeypatch.setattr(
+        export.Pictures, "compare", lambda self, file: {"agreement": 0.9995, "mIoU": None}
+    )
     keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
     with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
         keras_pspnet.export_model(
@@ -251,16 +259,24 @@ def test_requests_that_cannot_be_met(model, tmp_path, changes, message):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_the_compiled_model_sees_otherwise_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "compiled_agreement", lambda *arguments: 0.9)
+    with pytest.raises(UserError, match=r"float32.tflite in LiteRT's CompiledModel: only 90.0000%"):
+        keras_pspnet.export_model(model, tmp_path / "out", formats=("float32",))
+    assert not (tmp_path / "out").exists()
+
+
 def test_pspnet50_at_473_is_one_delegated_partition(tmp_path):
     """The real network: what a new TensorFlow could quietly undo."""
     network = keras_pspnet.build_pspnet(150, aux=False)
-    labels = keras_pspnet.LabelSet.numbered(150)
-    export._write_saved_model(network, tmp_path / "saved_model", "classes", labels)
+    converter = Converter(network, tmp_path, "logits", keras_pspnet.LabelSet.numbered(150), None)
     file = tmp_path / "pspnet_float32.tflite"
-    file.write_bytes(export._convert(tmp_path / "saved_model"))
+    file.write_bytes(converter.convert("float32"))
     counts = operators(file)
     assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
     assert counts["MUL"] == 1  # the image normalisation: no loose batch norm
-    # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2; 9 of them dilated
-    assert counts["CONV_2D"] == 61
-    assert delegation(file) == (1, ["CAST", "ARG_MAX", "CAST"])
+    # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2, 9 of them dilated; the low-rank half
+    # of the head's 3x3 9, and its other half in 4 parts
+    assert converter.split == {"cls_0": 4}
+    assert counts["CONV_2D"] == 61 + 9 + 3
+    assert delegation(file) == (1, ["CAST"])

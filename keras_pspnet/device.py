@@ -1,0 +1,189 @@
+"""The network as a device computes it: batch norms folded, long reductions split, the class map."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from keras_pspnet.layers import PyramidConv2D
+from keras_pspnet.resample import resize
+
+LONGEST = 4608
+"""Longest reduction (kernel height x width x input channels) of one float convolution that XNNPACK
+computes at the speed of a matrix product: 3x3 over 512 channels, as most of a PSPNet is. Longer
+ones fall out of cache; 1x1 kernels of any length do not (benchmarks/results/reductions.json)."""
+STRIP = 4
+"""Steps of the feature map that a strip of the class map covers (benchmarks/memory.py)."""
+
+
+def device_network(network: keras.Model, split: bool) -> tuple[keras.Model, dict[str, int]]:
+    """The same function for inference, in a form that runtimes compute faster.
+
+    TFLite folds the batch norm behind one convolution by itself; behind a sum of them it is folded
+    here.
+
+    Args:
+        network: a float32 network of a fixed size, without the auxiliary head.
+        split: whether convolutions with a reduction above `LONGEST` are made in parts.
+
+    Returns:
+        The network, and the number of parts of each split convolution by its name.
+    """
+    parts = {layer.name: _parts(layer) if split else 1 for layer in network.layers}
+    sums = [
+        layer
+        for layer in network.layers
+        if isinstance(layer, PyramidConv2D) or parts[layer.name] > 1
+    ]
+    norms = {layer.name: _norm_behind(layer, network) for layer in sums}
+    folded = [norm.name for norm in norms.values() if norm]
+
+    def copy(layer):
+        config = layer.get_config()
+        if layer.name in folded:
+            return FoldedNormalization(name=layer.name, dtype="float32")
+        if layer.name not in norms:
+            return type(layer).from_config(config)
+        config["parts"] = parts[layer.name]
+        if isinstance(layer, PyramidConv2D):
+            return DevicePyramidConv2D.from_config(config)
+        return DeviceConv2D.from_config({**config, "use_bias": True})
+
+    clone = keras.models.clone_model(network, clone_function=copy)
+    for layer in network.layers:
+        if layer.name in norms:
+            clone.get_layer(layer.name).set_weights(_folded(layer, norms[layer.name]))
+        elif layer.weights and layer.name not in folded:
+            clone.get_layer(layer.name).set_weights(layer.get_weights())
+    return clone, {name: count for name, count in parts.items() if count > 1}
+
+
+def _parts(layer) -> int:
+    """In how many parts a convolution is made."""
+    if not isinstance(layer, (layers.Conv2D, PyramidConv2D)) or getattr(layer, "groups", 1) > 1:
+        return 1
+    height, width, channels, _ = layer.kernel.shape
+    if isinstance(layer, PyramidConv2D):
+        channels = layer.input[0].shape[-1]
+    return -(-height * width * channels // LONGEST) if height * width > 1 else 1
+
+
+def _norm_behind(layer, network):
+    """The batch norm that alone takes a layer's output, or None."""
+    takers = [
+        other
+        for other in network.layers
+        if other is not layer and any(x is layer.output for x in keras.tree.flatten(other.input))
+    ]
+    lone = len(takers) == 1 and not any(layer.output is x for x in network.outputs)
+    return takers[0] if lone and isinstance(takers[0], layers.BatchNormalization) else None
+
+
+def _folded(layer, norm) -> list[np.ndarray]:
+    """The kernel and bias of a convolution with the batch norm behind it."""
+    kernel, *bias = layer.get_weights()
+    bias = bias[0] if bias else np.zeros(kernel.shape[-1], np.float32)
+    if norm is None:
+        return [kernel, bias]
+    factor = (norm.gamma.numpy() if norm.scale else 1.0) / np.sqrt(
+        norm.moving_variance.numpy() + norm.epsilon
+    )
+    shift = norm.beta.numpy() if norm.center else 0.0
+    return [kernel * factor, (bias - norm.moving_mean.numpy()) * factor + shift]
+
+
+def _conv_in_parts(x, kernel, bias, parts, **arguments):
+    """The sum of convolutions over `parts` groups of input channels."""
+    size = -(-x.shape[-1] // parts)
+    result = None
+    for start in range(0, x.shape[-1], size):
+        group = slice(start, start + size)
+        part = ops.conv(x[..., group], kernel[:, :, group], **arguments)
+        # To the first part, with which TFLite fuses it.
+        result = part + bias if result is None else result + part
+    return result
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class FoldedNormalization(layers.Layer):
+    """In place of a batch norm that has become part of the convolution in front of it."""
+
+    def call(self, inputs, training=None, mask=None):
+        return inputs
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class DeviceConv2D(layers.Conv2D):
+    """A Conv2D with a bias that is computed in `parts`."""
+
+    def __init__(self, *args, parts, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.parts = parts
+
+    def call(self, inputs):
+        arguments = {"strides": list(self.strides), "padding": self.padding}
+        arguments["dilation_rate"] = list(self.dilation_rate)
+        return self.activation(
+            _conv_in_parts(inputs, self.kernel, self.bias, self.parts, **arguments)
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "parts": self.parts}
+
+
+@keras.saving.register_keras_serializable("keras_pspnet")
+class DevicePyramidConv2D(PyramidConv2D):
+    """A PyramidConv2D with a bias, whose map is convolved in `parts`."""
+
+    def __init__(self, *args, parts, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.parts = parts
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+
+    def convolve(self, x, kernel):
+        return _conv_in_parts(x, kernel, self.bias, self.parts, padding="same")
+
+    def get_config(self):
+        return {**super().get_config(), "parts": self.parts}
+
+
+def class_map(scores, size, align_corners):
+    """The classes of scores enlarged to `size`, without holding the enlarged scores.
+
+    With align-corners, where `size` has a whole number of rows a step of the features, rows k to
+    k + 1 of those decide the rows between, so that strips can be enlarged by themselves. Each waits
+    for the one before: XNNPACK would hold all at once.
+
+    Args:
+        scores: (1, h, w, C) float32.
+        size: (H, W).
+        align_corners: see `resample.resize`.
+
+    Returns:
+        (1, H, W) int32.
+    """
+    steps, (height, width) = scores.shape[1] - 1, size
+    if not in_strips(scores.shape[1], height, align_corners):
+        return tf.argmax(resize(scores, size, align_corners), -1, output_type=tf.int32)
+    rows_a_step = (height - 1) // steps
+    strips = []
+    for top in range(0, steps, STRIP):
+        bottom = min(top + STRIP, steps)
+        features = scores[:, top : bottom + 1]
+        if strips:
+            nothing = tf.minimum(strips[-1][:, -1:, :1], 0)  # class ids are never negative
+            features += tf.cast(nothing, tf.float32)[..., None]
+        enlarged = resize(features, ((bottom - top) * rows_a_step + 1, width))
+        strip = tf.argmax(enlarged, -1, output_type=tf.int32)
+        strips.append(strip if bottom == steps else strip[:, :-1])
+    return tf.concat(strips, axis=1)
+
+
+def in_strips(rows, height, align_corners) -> bool:
+    """Whether `class_map` needs no whole map of scores: rows of the features, of the picture."""
+    return align_corners and rows > STRIP + 1 and (height - 1) % (rows - 1) == 0

@@ -1,0 +1,154 @@
+"""Whether an exported file says what the Keras model says, pixel by pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from keras_pspnet import predict, scenes
+from keras_pspnet.contract import SIGNATURE
+from keras_pspnet.files import UserError, list_images
+from keras_pspnet.labels import LabelSet
+from keras_pspnet.metrics import ConfusionMatrix
+
+SCENES = 8
+MOST = 32
+"""Pictures that ranges are taken from, and that files are compared on where there are no masks. 16,
+32 and 100 street scenes give int8 files of one score (benchmarks/results/calibration.json)."""
+
+
+@dataclasses.dataclass
+class Pictures:
+    """The pictures that files are calibrated and compared on, and what the Keras model says."""
+
+    images: list[np.ndarray]
+    masks: list[np.ndarray | None]
+    expected: list[np.ndarray]  # class ids at the network's size
+    network: predict.Network
+    source: str
+    seconds: float  # the Keras model took for each
+
+    @classmethod
+    def read(cls, calibration, network) -> Pictures:
+        """
+        Args:
+            calibration: see `export.export_model`.
+            network: the Keras network, of a fixed size.
+
+        Raises:
+            UserError: no pictures, one that cannot be read, a model that has diverged.
+        """
+        size = tuple(network.input.shape[1:3])
+        if calibration is None:
+            drawn = tuple(max(side, 65) for side in size)
+            given = [scenes.scene(i, split="val", size=drawn)[0] for i in range(SCENES)]
+            source = f"{SCENES} generated scenes"
+        else:
+            if isinstance(calibration, (str, Path)):
+                calibration = list_images(calibration)
+            given = list(calibration)
+            source = f"{len(given)} given pictures"
+        if not given:
+            raise UserError("no pictures to compare on; give at least one, or leave them out")
+        pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]
+        if len(pairs) > MOST and any(mask is None for _, mask in pairs):
+            pairs = list(_spread(pairs))
+            source = f"{MOST} of {source}"
+        images = [predict.as_picture(image) for image, _ in pairs]
+        keras_network = predict.Network(
+            network.predict_on_batch, "logits", LabelSet.numbered(network.output.shape[-1]), size
+        )
+        expected, start = [], time.perf_counter()
+        for image in images:
+            logits = keras_network(predict.resize_image(image, size)[None])
+            if not np.isfinite(logits).all():
+                raise UserError("the model's logits are not numbers; its training has diverged")
+            expected.append(logits.argmax(-1))
+        seconds = (time.perf_counter() - start) / len(images)
+        masks = [mask for _, mask in pairs]
+        return cls(images, masks, expected, keras_network, source, seconds)
+
+    def calibration(self) -> Iterator[np.ndarray]:
+        """Pictures to take ranges from, as a file takes them: uint8 (1, H, W, 3)."""
+        return map(self._batch, _spread(self.images))
+
+    def _batch(self, image):
+        return predict.resize_image(image, self.network.size)[None]
+
+    def compare(self, file: predict.Network) -> dict:
+        """The share of equal pixels, and both mIoU where there are masks."""
+        equal = pixels = 0
+        for image, expected in zip(self.images, self.expected):
+            found = file(self._batch(image))
+            found = found if file.output == "classes" else found.argmax(-1)
+            equal += int((found == expected).sum())
+            pixels += expected.size
+        result = {"agreement": equal / pixels, "agreement_on": self.source, "mIoU": None}
+        if all(mask is not None for mask in self.masks):
+            result["mIoU"] = {"keras": self._miou(self.network), "file": self._miou(file)}
+        return result
+
+    def _miou(self, network) -> float:
+        matrix = ConfusionMatrix(len(self.network.labels))
+        for image, mask in zip(self.images, self.masks):
+            matrix.update(mask, predict.segment(network, image))
+        return matrix.scores()["mIoU"]
+
+
+def _spread(items: list) -> Iterator:
+    """At most `MOST` of them, evenly."""
+    count = min(len(items), MOST)
+    return (items[i * len(items) // count] for i in range(count))
+
+
+def compiled_agreement(path: Path, batch: np.ndarray, network: predict.Network) -> float:
+    """The share of pixels in which LiteRT's CompiledModel and its Interpreter agree.
+
+    In a process of its own: it looks for accelerators' libraries and is loud about it.
+
+    Args:
+        batch: uint8 (1, H, W, 3).
+        network: the file in the Interpreter.
+
+    Raises:
+        UserError: it cannot run the file.
+    """
+    expected = network(batch)
+    with tempfile.TemporaryDirectory() as folder:
+        image, result = Path(folder) / "image.npy", Path(folder) / "result.npy"
+        np.save(image, batch)
+        done = subprocess.run(
+            [sys.executable, "-c", _RUN, str(path), str(image), str(result)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode or not result.is_file():
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:160]
+            raise UserError(f"{path.name}: LiteRT's CompiledModel cannot run it ({reason})")
+        found = np.load(result).reshape(expected.shape)
+    if network.output != "classes":
+        found, expected = found.argmax(-1), expected.argmax(-1)
+    return float((found == expected).mean())
+
+
+_RUN = f"""
+import sys
+import numpy as np
+from ai_edge_litert.compiled_model import CompiledModel
+from ai_edge_litert.hardware_accelerator import HardwareAccelerator
+path, image, result = sys.argv[1:]
+model = CompiledModel.from_file(path, hardware_accel=HardwareAccelerator.CPU)
+((name, spec),) = model.get_output_tensor_details("{SIGNATURE}").items()
+inputs, outputs = model.create_input_buffers(0), model.create_output_buffers(0)
+inputs[0].write(np.load(image).reshape(-1))
+model.run_by_index(0, inputs, outputs)
+values = outputs[0].read(int(np.prod(spec["shape"])), np.dtype(spec["dtype"]).type)
+np.save(result, values)
+"""

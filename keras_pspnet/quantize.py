@@ -1,0 +1,149 @@
+"""A network as the bytes of a .tflite or .onnx file, in every number format."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_pspnet.contract import INPUT, LABELS_FILE, SIGNATURE
+from keras_pspnet.device import class_map, device_network
+from keras_pspnet.files import UserError, write_json
+from keras_pspnet.labels import LabelSet
+from keras_pspnet.resample import resize
+
+SPLIT = ("float32", "float16")
+"""Formats that XNNPACK computes in float32: only there long reductions are slow
+(benchmarks/results/reductions.json)."""
+
+
+def write_saved_model(network, folder: Path, output: str, labels: LabelSet) -> None:
+    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse."""
+    main = network.get_layer("main")
+    size = tuple(network.input.shape[1:3])
+    scorer = keras.Model(network.input, main.input[0])
+
+    def serve(image):
+        # The cast stands inside: a float signature would be quantised to the calibration's range.
+        scores = scorer(tf.cast(image, tf.float32), training=False)
+        if output == "classes":
+            classes = class_map(scores, size, main.align_corners)
+            return {"classes": tf.cast(classes, tf.uint8) if len(labels) <= 256 else classes}
+        logits = resize(scores, size, main.align_corners)
+        return {output: tf.nn.softmax(logits) if output == "probabilities" else logits}
+
+    archive = keras.export.ExportArchive()
+    archive.track(scorer)
+    image = tf.TensorSpec((1, *size, 3), tf.uint8, name=INPUT)
+    archive.add_endpoint(SIGNATURE, serve, input_signature=[image])
+    archive.write_out(str(folder), verbose=False)
+    write_json(folder / "assets.extra" / LABELS_FILE, labels.to_config())
+
+
+class Converter:
+    """Converts one network to files of several formats.
+
+    Args:
+        network: of a fixed size, float32, without the auxiliary head.
+        scratch: a folder for what stands between.
+        output, labels: see `export.export_model`.
+        pictures: gives uint8 (1, H, W, 3) arrays to calibrate on, each time it is called.
+    """
+
+    def __init__(self, network, scratch: Path, output, labels: LabelSet, pictures: Callable):
+        self.network, self.scratch, self.output = network, scratch, output
+        self.labels, self.pictures = labels, pictures
+        self.split = {}  # parts by layer, of the float formats
+        self._graphs = {}
+
+    def convert(self, name: str) -> bytes:
+        """The file of a format.
+
+        Raises:
+            UserError: a network that the format cannot hold.
+        """
+        try:
+            if name == "onnx":
+                return self._onnx()
+            if name == "int16":
+                return self._int16()
+            return self._tflite(name)
+        except (OSError, tf.errors.OpError):
+            raise
+        except Exception as error:  # the converters' own classes are not public
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"{name}: the format cannot hold this network: {reason}") from error
+
+    def _graph(self, name) -> Path:
+        split = name in SPLIT
+        if split not in self._graphs:
+            network, parts = device_network(self.network, split)
+            self.split |= parts
+            self._graphs[split] = self.scratch / f"graph_{split}"
+            write_saved_model(network, self._graphs[split], self.output, self.labels)
+        return self._graphs[split]
+
+    def _tflite(self, name, graph=None) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            str(graph or self._graph(name)), signature_keys=[SIGNATURE]
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # no Flex
+        if name != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if name == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if name == "int8":
+            converter.representative_dataset = lambda: ({INPUT: x} for x in self.pictures())
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        return converter.convert()
+
+    def _int16(self) -> bytes:
+        """By ai-edge-quantizer: TensorFlow's own 16x8 files are wrong behind depthwise layers."""
+        from ai_edge_quantizer import quantizer, recipe
+
+        source = self.scratch / "float.tflite"
+        source.write_bytes(self._tflite("float32", self._graph("int16")))
+        ranges = {}
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            for picture in self.pictures():
+                # One at a time: over several it takes a moving average, which cuts off extremes.
+                one = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
+                _widen(ranges, one.calibrate({SIGNATURE: [{INPUT: picture}]}))
+            one = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
+            return bytes(one.quantize(ranges).quantized_model)
+
+    def _onnx(self) -> bytes:
+        import tf2onnx
+        from tensorflow.python.framework import convert_to_constants
+
+        loaded = tf.saved_model.load(str(self._graph("onnx")))
+        frozen = convert_to_constants.convert_variables_to_constants_v2(
+            loaded.signatures[SIGNATURE]
+        )
+        (image,), (result,) = frozen.inputs, frozen.outputs
+        model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[image.name],
+            output_names=[result.name],
+            tensors_to_rename={image.name: INPUT, result.name: self.output},
+            opset=17,  # what runtimes since 2022 read
+        )
+        entry = model.metadata_props.add()
+        entry.key, entry.value = LABELS_FILE, json.dumps(self.labels.to_config())
+        return model.SerializeToString()
+
+
+def _widen(ranges: dict, more: dict) -> None:
+    """Widens the range of each tensor to that of one more picture."""
+    for name, found in more.items():
+        if name not in ranges:
+            ranges[name] = found
+        elif found:
+            ranges[name]["min"] = np.minimum(ranges[name]["min"], found["min"])
+            ranges[name]["max"] = np.maximum(ranges[name]["max"], found["max"])
