@@ -15,9 +15,9 @@ only copy of its pictures here.
 import argparse
 import json
 import os
-import platform
 from pathlib import Path
 
+from machine import machine
 from PIL import Image
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -65,7 +65,7 @@ def scored(run, model, source):
     return {
         "recipe": json.loads((run / "recipe.json").read_text()),
         "minutes": round((ended - begun) / 60, 1),
-        "machine": f"{os.cpu_count()} cores, {processor()}",
+        "machine": machine(),
         "parameters": model.count_params(),
         **{key: scores[key] for key in ("mIoU", "mean_accuracy", "pixel_accuracy", "classes")},
     }
@@ -83,12 +83,6 @@ def thumbnails(model, source):
         table, ["picture", "truth", "prediction"], labels=source.labels, tile=120
     )
     return Image.fromarray(sheet)
-
-
-def processor():
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if os.name == "posix" else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

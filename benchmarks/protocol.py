@@ -9,12 +9,13 @@ process of its own, whose peak memory (resident, TensorFlow and the network incl
 import dataclasses
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import machine
 
 RESULT = Path(__file__).parent / "results" / "protocol.json"
 CASES = {
@@ -42,7 +43,7 @@ def main():
         "command": "python benchmarks/protocol.py",
         "picture": "2048x1024",
         "protocol": "--crop 713 713 --base 2048",
-        "machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}",
+        "machine": machine(),
         "cases": cases,
     }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")

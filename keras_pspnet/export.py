@@ -82,7 +82,7 @@ def export_model(
         raise UserError(f"a {type(model).__name__} cannot be exported; expected a keras.Model")
     out = Path(out)
     labels = labels or labels_of(model)
-    network = _fixed(main_network(model), size)
+    network = fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     size = tuple(network.input.shape[1:3])
@@ -164,7 +164,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _fixed(network, size):
+def fixed(network, size):
     """The network with a fixed input size, and in float32 whatever it was trained in."""
     size = tuple(size or network.input.shape[1:3])
     if None in size:

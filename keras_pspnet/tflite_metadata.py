@@ -1,4 +1,4 @@
-"""Labels inside a .tflite file, and what a runtime makes of its operators."""
+"""Labels and metadata inside a .tflite file, and what a runtime makes of its operators."""
 
 from __future__ import annotations
 
@@ -55,18 +55,16 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
 
 
 def _model_metadata(output: str) -> bytes:
-    """ModelMetadata of tflite-support's metadata_schema.fbs, version 1; fields by their number."""
+    """ModelMetadata of tflite-support's metadata_schema.fbs, version 1; fields by their number.
+
+    Where the output holds scores, with what MediaPipe's ImageSegmenter reads (custom_metadata of
+    its metadata_schema.fbs). On a class map it would give zeros without an error.
+    """
     builder = flatbuffers.Builder(1024)
+    text = builder.CreateString
 
     def table(count, fields):
-        """A table of `count` fields; values are offsets, but for (value,), which is a byte."""
-        builder.StartObject(count)
-        for number, value in fields.items():
-            if isinstance(value, tuple):
-                builder.PrependInt8Slot(number, value[0], 0)
-            else:
-                builder.PrependUOffsetTRelativeSlot(number, value, 0)
-        return builder.EndObject()
+        return _table(builder, count, fields)
 
     def vector(*offsets):
         builder.StartVector(4, len(offsets), 4)
@@ -74,16 +72,43 @@ def _model_metadata(output: str) -> bytes:
             builder.PrependUOffsetTRelative(offset)
         return builder.EndVector()
 
-    text = builder.CreateString
     axis_labels, value_labels = 2, 3  # AssociatedFileType
     kind = value_labels if output == "classes" else axis_labels
     file = table(5, {0: text(NAMES_FILE), 1: text("class names, one a line"), 2: (kind,)})
-    image = table(7, {0: text(INPUT), 1: text("RGB, 0..255, not normalised")})
+    rgb, image_properties = 1, 2  # ColorSpaceType, ContentProperties
+    content = table(3, {0: (image_properties,), 1: table(2, {0: (rgb,)})})
+    image = table(7, {0: text(INPUT), 1: text("RGB, 0..255, not normalised"), 3: content})
     result = table(7, {0: text(output), 6: vector(file)})
-    subgraph = table(9, {2: vector(image), 3: vector(result)})
-    parts = {0: text("PSPNet"), 1: text("semantic segmentation"), 3: vector(subgraph)}
+    subgraph = {2: vector(image), 3: vector(result)}
+    if output != "classes":
+        data = builder.CreateByteVector(_segmenter_options(output))
+        subgraph[9] = vector(table(2, {0: text("SEGMENTER_METADATA"), 1: data}))
+    parts = {0: text("PSPNet"), 1: text("semantic segmentation")}
+    parts[3] = vector(table(10, subgraph))
     builder.Finish(table(8, parts), file_identifier=b"M001")
     return bytes(builder.Output())
+
+
+def _segmenter_options(output: str) -> bytes:
+    """ImageSegmenterOptions of MediaPipe's image_segmenter_metadata_schema.fbs."""
+    builder = flatbuffers.Builder(64)
+    none, softmax = 0, 2  # Activation, which MediaPipe applies
+    activation = none if output == "probabilities" else softmax
+    version = builder.CreateString("1.0.0")
+    options = _table(builder, 2, {0: (activation,), 1: version})
+    builder.Finish(options, file_identifier=b"V001")
+    return bytes(builder.Output())
+
+
+def _table(builder, count, fields):
+    """A table of `count` fields by number: offsets, or (value,), which is a byte."""
+    builder.StartObject(count)
+    for number, value in fields.items():
+        if isinstance(value, tuple):
+            builder.PrependInt8Slot(number, value[0], 0)
+        else:
+            builder.PrependUOffsetTRelativeSlot(number, value, 0)
+    return builder.EndObject()
 
 
 def operators(path) -> dict[str, int]:
