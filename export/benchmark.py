@@ -1,0 +1,156 @@
+"""Latency, peak memory, size and delegate coverage of .tflite files.
+
+python export/benchmark.py FILE.tflite ... [--threads 2] [--runs 20] [--json FILE]
+
+Each file runs in a process of its own; with several files they take turns, run after run, so that
+their ratios hold on a machine that is busy at times. Peak memory is what the process holds at most
+above the same process without a file.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from keras_pspnet import cli
+from keras_pspnet.files import UserError, writable_folder, write_json
+from keras_pspnet.progress import track
+from keras_pspnet.runners import check_model
+
+
+def main(arguments=None):
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", metavar="FILE.tflite", nargs="+")
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count()), help="(%(default)s)")
+    parser.add_argument(
+        "--warmup", type=int, default=3, help="runs that do not count (%(default)s)"
+    )
+    parser.add_argument("--runs", type=int, default=20, help="runs that do (%(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write the figures")
+    return cli.run(benchmark, parser.parse_args(arguments))
+
+
+def benchmark(options: argparse.Namespace) -> None:
+    """Measures the files, prints a table and writes it."""
+    for name, least in (("threads", 1), ("warmup", 0), ("runs", 1)):
+        if getattr(options, name) < least:
+            given = getattr(options, name)
+            raise UserError(f"--{name} {given}: expected at least {least}")
+    for file in options.files:
+        if check_model(file) != "tflite":
+            raise UserError(f"{file}: not a .tflite file")
+    if len(set(options.files)) < len(options.files):
+        raise UserError("the same file is given twice; expected each once")
+    if options.json:
+        writable_folder(Path(options.json).parent)
+    rows = measure(options.files, options.threads, options.warmup, options.runs)
+    width = max(len(name) for name in rows)
+    print(f"{'file':{width}}  {'ms':>8}  {'10-90 %':>15}  {'peak MB':>8}  {'MB':>7}  delegated")
+    for name, row in rows.items():
+        spread = "{:.1f}-{:.1f}".format(*row["milliseconds_10_90"])
+        print(
+            f"{name:{width}}  {row['milliseconds']:8.1f}  {spread:>15}  "
+            f"{row['peak_bytes'] / 1e6:8.1f}  {row['bytes'] / 1e6:7.1f}  "
+            f"{row['partitions']} partitions, {len(row['outside'])} operators outside"
+        )
+    if options.json:
+        settings = {name: getattr(options, name) for name in ("threads", "warmup", "runs")}
+        write_json(Path(options.json), {**settings, "files": rows})
+
+
+def measure(files, threads, warmup, runs) -> dict[str, dict]:
+    """The figures of each file: medians, and what the process holds above an empty one.
+
+    Raises:
+        UserError: a file that cannot be run.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = {}
+    try:
+        for file in files:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_work, args=(theirs, file, threads), daemon=True)
+            process.start()
+            theirs.close()
+            workers[file] = process, ours
+            _answer(file, ours)
+        milliseconds = {file: [] for file in files}
+        for number in track(range(warmup + runs), "measuring", warmup + runs):
+            for file, (_, pipe) in workers.items():
+                pipe.send("run")
+                taken = _answer(file, pipe)
+                if number >= warmup:
+                    milliseconds[file].append(1000 * taken)
+        rows = {}
+        for file, (_, pipe) in workers.items():
+            pipe.send("end")
+            times = sorted(milliseconds[file])
+            last = len(times) - 1
+            rows[file] = {
+                "milliseconds": statistics.median(times),
+                "milliseconds_10_90": [times[round(0.1 * last)], times[round(0.9 * last)]],
+                "bytes": Path(file).stat().st_size,
+                **_answer(file, pipe),
+            }
+        return rows
+    finally:
+        for process, _ in workers.values():
+            process.kill()
+
+
+def _answer(file, pipe):
+    try:
+        answer = pipe.recv()
+    except EOFError as error:
+        raise UserError(f"{file}: its process died; is there enough memory?") from error
+    if isinstance(answer, str):
+        raise UserError(f"{file}: cannot be run: {answer}")
+    return answer
+
+
+def _work(pipe, file, threads) -> None:
+    """One file in a process of its own: a run, and the seconds of it, for each request."""
+    # LiteRT writes lines about its delegates.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    from ai_edge_litert.interpreter import Interpreter
+
+    empty = _peak_bytes()
+    try:
+        interpreter = Interpreter(file, num_threads=threads)
+        interpreter.allocate_tensors()
+        rng = np.random.default_rng(0)
+        for spec in interpreter.get_input_details():
+            values = rng.integers(0, 256, spec["shape"])
+            interpreter.set_tensor(spec["index"], values.astype(spec["dtype"]))
+        pipe.send(None)
+        while pipe.recv() == "run":
+            start = time.perf_counter()
+            interpreter.invoke()
+            pipe.send(time.perf_counter() - start)
+        peak = _peak_bytes() - empty
+        from keras_pspnet.tflite_metadata import delegation
+
+        partitions, outside = delegation(file)
+        pipe.send({"peak_bytes": peak, "partitions": partitions, "outside": outside})
+    except Exception as error:  # a damaged file can fail anywhere in the runtime
+        pipe.send((str(error).strip() or type(error).__name__).splitlines()[0][:160])
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has held."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's getrusage remembers the parent's peak
+        (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
+        return 1024 * int(line.split()[1])
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    sys.exit(main())
