@@ -12,19 +12,17 @@ import tensorflow as tf
 
 import keras_pspnet
 from keras_pspnet.contract import INPUT
-from keras_pspnet.device import LONGEST
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.tflite_metadata import delegation, operators
 
 
-def describe(file: Path, name, output, labels: LabelSet, size, split) -> dict:
+def describe(file: Path, name, output, labels: LabelSet, size) -> dict:
     """The card of a file, but for its proof.
 
     Args:
         file: a file or, of a SavedModel, a folder.
         name: the format.
         size: (H, W).
-        split: in how many parts convolutions are computed, by layer.
     """
     height, width = size
     card = {
@@ -41,7 +39,6 @@ def describe(file: Path, name, output, labels: LabelSet, size, split) -> dict:
         partitions, outside = delegation(file)
         card["operators"] = operators(file)
         card["delegate"] = {"name": "XNNPACK", "partitions": partitions, "outside": outside}
-        card["split"] = {"longest_reduction": LONGEST, "parts": split}
     return card | {
         "keras_pspnet": keras_pspnet.__version__,
         "tensorflow": tf.__version__,

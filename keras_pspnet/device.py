@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import layers, ops
+from keras import layers
 
 from keras_pspnet.layers import PyramidConv2D
 from keras_pspnet.resample import resize
+from keras_pspnet.winograd import WinogradConv2D, conv_in_parts
 
 LONGEST = 4608
 """Longest reduction (kernel height x width x input channels) of one float convolution that XNNPACK
 computes at the speed of a matrix product: 3x3 over 512 channels, as most of a PSPNet is. Longer
 ones fall out of cache; 1x1 kernels of any length do not (benchmarks/results/reductions.json)."""
+PLAIN = {"parts": 1, "winograd": False}
 STRIP = 4
 """Steps of the feature map that a strip of the class map covers (benchmarks/memory.py)."""
 
 
-def device_network(network: keras.Model, split: bool) -> tuple[keras.Model, dict[str, int]]:
+def device_network(
+    network: keras.Model, *, split: bool, winograd: bool
+) -> tuple[keras.Model, dict[str, dict]]:
     """The same function for inference, in a form that runtimes compute faster.
 
     TFLite folds the batch norm behind one convolution by itself; behind a sum of them it is folded
@@ -27,16 +33,15 @@ def device_network(network: keras.Model, split: bool) -> tuple[keras.Model, dict
     Args:
         network: a float32 network of a fixed size, without the auxiliary head.
         split: whether convolutions with a reduction above `LONGEST` are made in parts.
+        winograd: whether those of 3x3, stride 1, without dilation are made by `winograd`.
 
     Returns:
-        The network, and the number of parts of each split convolution by its name.
+        The network, and by name what was done to each of its long convolutions:
+        {"parts": 4, "winograd": False}.
     """
-    parts = {layer.name: _parts(layer) if split else 1 for layer in network.layers}
-    sums = [
-        layer
-        for layer in network.layers
-        if isinstance(layer, PyramidConv2D) or parts[layer.name] > 1
-    ]
+    forms = {layer.name: _form(layer, winograd) for layer in network.layers if split}
+    forms = {name: form for name, form in forms.items() if form != PLAIN}
+    sums = [x for x in network.layers if isinstance(x, PyramidConv2D) or x.name in forms]
     norms = {layer.name: _norm_behind(layer, network) for layer in sums}
     folded = [norm.name for norm in norms.values() if norm]
 
@@ -46,28 +51,40 @@ def device_network(network: keras.Model, split: bool) -> tuple[keras.Model, dict
             return FoldedNormalization(name=layer.name, dtype="float32")
         if layer.name not in norms:
             return type(layer).from_config(config)
-        config["parts"] = parts[layer.name]
+        form = forms.get(layer.name, PLAIN)
         if isinstance(layer, PyramidConv2D):
-            return DevicePyramidConv2D.from_config(config)
-        return DeviceConv2D.from_config({**config, "use_bias": True})
+            return DevicePyramidConv2D.from_config({**config, **form})
+        if form["winograd"]:
+            kept = {key: config[key] for key in ("name", "dtype", "filters", "activation")}
+            return WinogradConv2D.from_config({**kept, "parts": form["parts"]})
+        return DeviceConv2D.from_config({**config, "use_bias": True, "parts": form["parts"]})
 
     clone = keras.models.clone_model(network, clone_function=copy)
     for layer in network.layers:
         if layer.name in norms:
-            clone.get_layer(layer.name).set_weights(_folded(layer, norms[layer.name]))
+            clone.get_layer(layer.name).assign(*_folded(layer, norms[layer.name]))
         elif layer.weights and layer.name not in folded:
             clone.get_layer(layer.name).set_weights(layer.get_weights())
-    return clone, {name: count for name, count in parts.items() if count > 1}
+    return clone, forms
 
 
-def _parts(layer) -> int:
-    """In how many parts a convolution is made."""
-    if not isinstance(layer, (layers.Conv2D, PyramidConv2D)) or getattr(layer, "groups", 1) > 1:
-        return 1
-    height, width, channels, _ = layer.kernel.shape
+def _form(layer, winograd) -> dict:
+    """In how many parts a convolution is made, and whether by Winograd's algorithm."""
     if isinstance(layer, PyramidConv2D):
-        channels = layer.input[0].shape[-1]
-    return -(-height * width * channels // LONGEST) if height * width > 1 else 1
+        size, channels, simple = (3, 3), layer.input[0].shape[-1], True
+    elif isinstance(layer, layers.Conv2D) and layer.groups == 1:
+        size, channels = layer.kernel_size, layer.kernel.shape[2]
+        simple = size == (3, 3) and layer.strides == layer.dilation_rate == (1, 1)
+        simple = simple and layer.padding == "same"
+    else:
+        return PLAIN
+    reduction = math.prod(size) * channels
+    if reduction <= LONGEST or math.prod(size) == 1:
+        return PLAIN
+    if winograd and simple:
+        reduction //= 3
+        return {"parts": -(-reduction // LONGEST), "winograd": True}
+    return {"parts": -(-reduction // LONGEST), "winograd": False}
 
 
 def _norm_behind(layer, network):
@@ -94,18 +111,6 @@ def _folded(layer, norm) -> list[np.ndarray]:
     return [kernel * factor, (bias - norm.moving_mean.numpy()) * factor + shift]
 
 
-def _conv_in_parts(x, kernel, bias, parts, **arguments):
-    """The sum of convolutions over `parts` groups of input channels."""
-    size = -(-x.shape[-1] // parts)
-    result = None
-    for start in range(0, x.shape[-1], size):
-        group = slice(start, start + size)
-        part = ops.conv(x[..., group], kernel[:, :, group], **arguments)
-        # To the first part, with which TFLite fuses it.
-        result = part + bias if result is None else result + part
-    return result
-
-
 @keras.saving.register_keras_serializable("keras_pspnet")
 class FoldedNormalization(layers.Layer):
     """In place of a batch norm that has become part of the convolution in front of it."""
@@ -122,11 +127,15 @@ class DeviceConv2D(layers.Conv2D):
         super().__init__(*args, **kwargs)
         self.parts = parts
 
+    def assign(self, kernel, bias):
+        self.kernel.assign(kernel)
+        self.bias.assign(bias)
+
     def call(self, inputs):
         arguments = {"strides": list(self.strides), "padding": self.padding}
         arguments["dilation_rate"] = list(self.dilation_rate)
         return self.activation(
-            _conv_in_parts(inputs, self.kernel, self.bias, self.parts, **arguments)
+            conv_in_parts(inputs, self.kernel, self.bias, self.parts, **arguments)
         )
 
     def get_config(self):
@@ -135,21 +144,33 @@ class DeviceConv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class DevicePyramidConv2D(PyramidConv2D):
-    """A PyramidConv2D with a bias, whose map is convolved in `parts`."""
+    """A PyramidConv2D with a bias; the map's own convolution is a layer inside, `map`."""
 
-    def __init__(self, *args, parts, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.parts = parts
+    def __init__(self, filters, *, parts, winograd, **kwargs):
+        super().__init__(filters, **kwargs)
+        self.parts, self.winograd = parts, winograd
+        if winograd:
+            self.map = WinogradConv2D(filters, parts=parts, dtype=self.dtype_policy)
+        else:
+            self.map = DeviceConv2D(
+                filters, 3, padding="same", parts=parts, dtype=self.dtype_policy
+            )
 
     def build(self, input_shape):
-        super().build(input_shape)
-        self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
+        self.map.build(input_shape[0])
+        super().build(input_shape[1:])
 
-    def convolve(self, x, kernel):
-        return _conv_in_parts(x, kernel, self.bias, self.parts, padding="same")
+    def assign(self, kernel, bias):
+        channels = kernel.shape[2] - self.kernel.shape[2]
+        self.map.assign(kernel[:, :, :channels], bias)
+        self.kernel.assign(kernel[:, :, channels:])
+
+    def call(self, inputs):
+        x, *branches = inputs
+        return self.map(x) + self.pyramid(branches, self.kernel, x.shape[1:3])
 
     def get_config(self):
-        return {**super().get_config(), "parts": self.parts}
+        return {**super().get_config(), "parts": self.parts, "winograd": self.winograd}
 
 
 def class_map(scores, size, align_corners):

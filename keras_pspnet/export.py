@@ -17,7 +17,7 @@ from keras_pspnet.contract import FORMATS, MIN_AGREEMENT, check_request
 from keras_pspnet.files import UserError, write_bytes, write_json
 from keras_pspnet.model import labels_of, main_network
 from keras_pspnet.proof import Pictures, compiled_agreement
-from keras_pspnet.quantize import SPLIT, Converter, write_saved_model
+from keras_pspnet.quantize import Converter, write_saved_model
 from keras_pspnet.runners import load_model
 from keras_pspnet.tflite_metadata import add_metadata
 
@@ -109,9 +109,9 @@ def export_model(
                 write_bytes(file, converter.convert(name))
             else:
                 write_bytes(file, add_metadata(converter.convert(name), labels, output))
-            card = describe(
-                file, name, output, labels, size, converter.split if name in SPLIT else {}
-            )
+            card = describe(file, name, output, labels, size)
+            if file.suffix == ".tflite":
+                card["long_convolutions"] = converter.changes(name)
             exported = load_model(file)
             card |= pictures.compare(exported)
             least = max(MIN_AGREEMENT[name], min_agreement or 0.0)

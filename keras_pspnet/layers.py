@@ -199,13 +199,17 @@ class PyramidConv2D(keras.layers.Layer):
 
     def call(self, inputs):
         x, *branches = inputs
-        height, width = spatial_size(x)
-        first = x.shape[-1]
-        outputs = self.convolve(x, self.kernel[:, :, :first])
-        across, down = [], []
+        channels = x.shape[-1]
+        outputs = ops.conv(x, self.kernel[:, :, :channels], padding="same")
+        return outputs + self.pyramid(branches, self.kernel[:, :, channels:], spatial_size(x))
+
+    def pyramid(self, branches, kernel, size):
+        """What the branches add, at low rank: (B, *size, filters)."""
+        height, width = size
+        across, down, first = [], [], 0
         for branch in branches:
             bins, channels = branch.shape[2:]
-            taps = self.kernel[:, :, first : first + channels]
+            taps = kernel[:, :, first : first + channels]
             first += channels
             taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
             products = ops.conv(branch, taps, padding="valid")
@@ -219,11 +223,7 @@ class PyramidConv2D(keras.layers.Layer):
         across = ops.reshape(across, (-1, 1, across.shape[1], self.filters * width))
         spread = _mix(ops.transpose(across, (0, 1, 3, 2)), down)
         spread = ops.reshape(spread, (-1, self.filters, width, height))
-        return outputs + ops.transpose(spread, (0, 3, 2, 1))
-
-    def convolve(self, x, kernel):
-        """The map's own part of the convolution."""
-        return ops.conv(x, kernel, padding="same")
+        return ops.transpose(spread, (0, 3, 2, 1))
 
     def _spread(self, bins, side):
         """(3 * bins, side): what each region weighs at a place of an axis under each tap."""

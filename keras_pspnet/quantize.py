@@ -21,6 +21,8 @@ from keras_pspnet.resample import resize
 SPLIT = ("float32", "float16")
 """Formats that XNNPACK computes in float32: only there long reductions are slow
 (benchmarks/results/reductions.json)."""
+WINOGRAD = ("float32",)
+"""Where kernels may grow for speed, and are not rounded: its sums would enlarge the errors."""
 
 
 def write_saved_model(network, folder: Path, output: str, labels: LabelSet) -> None:
@@ -59,7 +61,6 @@ class Converter:
     def __init__(self, network, scratch: Path, output, labels: LabelSet, pictures: Callable):
         self.network, self.scratch, self.output = network, scratch, output
         self.labels, self.pictures = labels, pictures
-        self.split = {}  # parts by layer, of the float formats
         self._graphs = {}
 
     def convert(self, name: str) -> bytes:
@@ -80,18 +81,23 @@ class Converter:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"{name}: the format cannot hold this network: {reason}") from error
 
-    def _graph(self, name) -> Path:
-        split = name in SPLIT
-        if split not in self._graphs:
-            network, parts = device_network(self.network, split)
-            self.split |= parts
-            self._graphs[split] = self.scratch / f"graph_{split}"
-            write_saved_model(network, self._graphs[split], self.output, self.labels)
-        return self._graphs[split]
+    def changes(self, name: str) -> dict[str, dict]:
+        """What was done to long convolutions of a format's file: see `device.device_network`."""
+        return self._graph(name)[1]
+
+    def _graph(self, name) -> tuple[Path, dict]:
+        form = {"split": name in SPLIT, "winograd": name in WINOGRAD}
+        key = tuple(form.values())
+        if key not in self._graphs:
+            network, changes = device_network(self.network, **form)
+            folder = self.scratch / f"graph_{len(self._graphs)}"
+            write_saved_model(network, folder, self.output, self.labels)
+            self._graphs[key] = folder, changes
+        return self._graphs[key]
 
     def _tflite(self, name, graph=None) -> bytes:
         converter = tf.lite.TFLiteConverter.from_saved_model(
-            str(graph or self._graph(name)), signature_keys=[SIGNATURE]
+            str(graph or self._graph(name)[0]), signature_keys=[SIGNATURE]
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # no Flex
         if name != "float32":
@@ -108,7 +114,7 @@ class Converter:
         from ai_edge_quantizer import quantizer, recipe
 
         source = self.scratch / "float.tflite"
-        source.write_bytes(self._tflite("float32", self._graph("int16")))
+        source.write_bytes(self._tflite("float32", self._graph("int16")[0]))
         ranges = {}
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             for picture in self.pictures():
@@ -122,7 +128,7 @@ class Converter:
         import tf2onnx
         from tensorflow.python.framework import convert_to_constants
 
-        loaded = tf.saved_model.load(str(self._graph("onnx")))
+        loaded = tf.saved_model.load(str(self._graph("onnx")[0]))
         frozen = convert_to_constants.convert_variables_to_constants_v2(
             loaded.signatures[SIGNATURE]
         )

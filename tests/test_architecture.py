@@ -47,6 +47,7 @@ FLOORS = (
         "optimizer",
         "augment",
         "checkpoints",
+        "winograd",
         "device",
     ),
     # files

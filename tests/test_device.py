@@ -9,6 +9,7 @@ import keras_pspnet
 from keras_pspnet import device
 from keras_pspnet.model import main_network
 from keras_pspnet.resample import resize
+from keras_pspnet.winograd import WinogradConv2D
 
 
 def network(**arguments):
@@ -31,28 +32,32 @@ def equal(a, b):
     np.testing.assert_allclose(a(PICTURES), b(PICTURES), atol=1e-5 * np.ptp(a(PICTURES)))
 
 
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("split, winograd", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("arguments", [{}, {"bins": ()}, {"backbone": "efficientnet_lite0"}])
-def test_the_function_stays_the_same(monkeypatch, arguments, split):
+def test_the_function_stays_the_same(monkeypatch, arguments, split, winograd):
     monkeypatch.setattr(device, "LONGEST", 1000)
     before = network(**arguments)
-    after, parts = device.device_network(before, split)
+    after, forms = device.device_network(before, split=split, winograd=winograd)
     equal(before, after)
     if split:
         channels = before.get_layer("cls_0").kernel.shape[2]
         if "bins" not in arguments:
             channels //= 2  # the other half is the pyramid's, at low rank
-        assert parts["cls_0"] == -(-9 * channels // 1000) > 2
+        parts = -(-(3 if winograd else 9) * channels // 1000)
+        assert forms["cls_0"] == {"parts": parts, "winograd": winograd}
     else:
-        assert parts == {}
+        assert forms == {}
 
 
 def test_long_convolutions_of_the_backbone_are_split_and_short_ones_are_not(monkeypatch):
     monkeypatch.setattr(device, "LONGEST", 600)
     before = network()
-    after, parts = device.device_network(before, True)
+    after, forms = device.device_network(before, split=True, winograd=True)
     # 3x3 over 128 channels in the last stage, 64 in the one before; 1x1 kernels of any length stay
-    assert parts == {"layer4_0_conv2": 2, "cls_0": 8}
+    assert forms == {
+        "layer4_0_conv2": {"parts": 2, "winograd": False},  # it is dilated
+        "cls_0": {"parts": 3, "winograd": True},
+    }
     assert after.get_layer("layer4_0_conv2").dilation_rate == (4, 4)
     equal(before, after)
 
@@ -63,11 +68,25 @@ def test_a_convolution_seen_by_others_than_its_norm_keeps_it(monkeypatch):
     seen = keras.layers.Conv2D(4, 3, name="seen", use_bias=True)(image)
     model = keras.Model(image, [keras.layers.BatchNormalization()(seen), seen])
     model.layers[-1].set_weights([np.full(4, value) for value in (2.0, 3.0, 0.5, 4.0)])
-    after, parts = device.device_network(model, True)
-    assert parts == {"seen": 2}
+    after, forms = device.device_network(model, split=True, winograd=False)
+    assert forms == {"seen": {"parts": 2, "winograd": False}}
     x = np.random.default_rng(0).normal(size=(1, 9, 9, 16)).astype(np.float32)
     for found, expected in zip(after(x), model(x)):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("size", [(5, 8), (3, 6), (4, 9), (2, 1), (7, 31), (1, 2)])
+def test_winograds_convolution_is_the_plain_one(size, parts):
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(1, *size, 6)).astype(np.float32)
+    plain = keras.layers.Conv2D(5, 3, padding="same", activation="relu")
+    expected = plain(x)
+    plain.bias.assign(rng.normal(size=5))
+    layer = WinogradConv2D(5, parts=parts, activation="relu")
+    layer.build(x.shape)
+    layer.assign(*plain.get_weights())
+    np.testing.assert_allclose(layer(x), plain(x), atol=2e-6 * np.abs(expected).max() + 1e-6)
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

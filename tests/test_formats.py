@@ -75,7 +75,7 @@ def test_the_cards_say_how_near_each_is(cards):
     assert min(agreement[name] for name in ("dynamic", "int8", "int16")) > 0.9
     sizes = {name: card["bytes"] / cards["float32"]["bytes"] for name, card in cards.items()}
     assert sizes["float16"] < 0.55 and max(sizes["int8"], sizes["dynamic"], sizes["int16"]) < 0.4
-    assert cards["float32"]["split"]["parts"] == {}  # this one has no long reductions
+    assert cards["float32"]["long_convolutions"] == {}  # this one has none
 
 
 def test_the_delegate_takes_all_that_it_can(model, tmp_path):
