@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 from keras_pspnet import published
 from keras_pspnet.files import UserError, read_bytes
 from keras_pspnet.recipe import Recipe
+
+CAMVID_LITE0 = Recipe(
+    dataset="camvid",
+    backbone="efficientnet_lite0",
+    backbone_weights="imagenet",
+    channels=128,
+    crop=(369, 481),
+    batch_size=4,
+    epochs=36,
+    coarse_epochs=24,
+    learning_rate=0.03,
+    head_multiplier=1.0,
+    scales=(0.7, 1.8),
+    rotation=0.0,
+    blur_share=0.0,
+    color=0.3,
+    class_weights=True,
+    jaccard=0.5,
+)
+
+# To choose by on a device: ten epochs each, those at output stride 8 with seven of them at 16, 30 to
+# 60 minutes on two cores. What each scores, weighs and takes: benchmarks/results/mobile.json.
+MOBILE = {
+    f"camvid_mobile_{stride}_{channels}": dataclasses.replace(
+        CAMVID_LITE0,
+        output_stride=stride,
+        channels=channels,
+        epochs=10,
+        coarse_epochs=7 if stride == 8 else 0,
+    )
+    for stride in (16, 8)
+    for channels in (512, 128, 64)
+}
 
 RECIPES = {
     # The demo's. The paper's network with one block a stage and a quarter of the width.
@@ -41,24 +75,7 @@ RECIPES = {
     # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; 119 minutes on two cores
     # beside other work. 0.704 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
     # The colours change because one of the clips was filmed at dusk.
-    "camvid_lite0": Recipe(
-        dataset="camvid",
-        backbone="efficientnet_lite0",
-        backbone_weights="imagenet",
-        channels=128,
-        crop=(369, 481),
-        batch_size=4,
-        epochs=36,
-        coarse_epochs=24,
-        learning_rate=0.03,
-        head_multiplier=1.0,
-        scales=(0.7, 1.8),
-        rotation=0.0,
-        blur_share=0.0,
-        color=0.3,
-        class_weights=True,
-        jaccard=0.5,
-    ),
+    "camvid_lite0": CAMVID_LITE0,
     # One's own folder of pictures and masks, of any size. A step takes about a second at output
     # stride 16 on two cores, and 2.6 times that at 8.
     "folder_lite0": Recipe(
@@ -78,6 +95,7 @@ RECIPES = {
         color=0.3,
         jaccard=0.5,
     ),
+    **MOBILE,
     **published.AUTHORS,
     **published.PAPER,
 }
