@@ -62,8 +62,10 @@ def scored(run, model, source):
         lambda image: runners.segment(model, image), source.examples(), source.labels
     )
     begun, ended = (run / "recipe.json").stat().st_mtime, (run / "last.keras").stat().st_mtime
+    recipe = json.loads((run / "recipe.json").read_text())
+    recipe.pop("data_dir", None)
     return {
-        "recipe": json.loads((run / "recipe.json").read_text()),
+        "recipe": recipe,
         "minutes": round((ended - begun) / 60, 1),
         "machine": machine(),
         "parameters": model.count_params(),

@@ -19,10 +19,10 @@ Segments RGB pictures into {classes} classes: {names}.
 Input `image`: uint8 RGB (1, {height}, {width}, 3), raw camera bytes, no normalisation.
 Output `{output}` under the signature `serving_default`; each file's card says all about it.
 
-| file | megabytes | pixels equal to the trained model's |
-|---|---:|---:|
+| file | megabytes | pixels equal to the trained model's | XNNPACK takes |
+|---|---:|---:|---|
 {rows}
-
+{left_out}
 Run it, with numpy, Pillow and ai-edge-litert alone:
 
     pip install numpy pillow ai-edge-litert
@@ -43,19 +43,23 @@ def release(options: argparse.Namespace) -> None:
     """Exports every format and adds what a device team needs beside the files."""
     import json
 
+    from keras_pspnet.contract import FORMATS, available_formats
     from keras_pspnet.files import UserError, write_bytes
 
-    options.formats = "all"
-    files = commands.export(options)
     out = Path(options.out)
+    for name in (RUNNER.name, "README.md"):
+        if (out / name).is_dir():
+            raise UserError(f"{out / name}: is in the way; remove it or choose another --out")
+    options.formats = ",".join(available_formats())
+    left_out = [name for name in FORMATS if name not in available_formats()]
+    if left_out:
+        left_out = f"Left out: {', '.join(left_out)}; `pip install 'keras-pspnet[mobile]'` first.\n"
+        print(left_out.strip(), flush=True)
+    files = commands.export(options)
     cards = [
         json.loads((out / f"{Path(file).stem}.card.json").read_text()) for file in files.values()
     ]
     _, height, width, _ = cards[0]["input"]["shape"]
-    rows = "\n".join(
-        f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.2%} |"
-        for card in cards
-    )
     text = README.format(
         title=f"PSPNet, {len(cards[0]['labels'])} classes, {height}x{width}",
         classes=len(cards[0]["labels"]),
@@ -63,13 +67,23 @@ def release(options: argparse.Namespace) -> None:
         height=height,
         width=width,
         output=cards[0]["output"]["name"],
-        rows=rows,
+        rows="\n".join(row(card) for card in cards),
+        left_out=left_out or "",
     )
     write_bytes(out / "README.md", text.encode())
     try:
         shutil.copyfile(RUNNER, out / RUNNER.name)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+
+
+def row(card) -> str:
+    """A line of the table."""
+    delegate = card.get("delegate")
+    takes = "" if delegate is None else f"{delegate['partitions']} partitions"
+    if delegate and delegate["outside"]:
+        takes += f", all but {len(delegate['outside'])} operators"
+    return f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.2%} | {takes} |"
 
 
 if __name__ == "__main__":

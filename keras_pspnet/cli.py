@@ -45,7 +45,9 @@ def main(arguments=None) -> int:
     command.set_defaults(call=commands.look)
 
     command = subparsers.add_parser("evaluate", help="score a model on pictures with masks")
-    command.add_argument("model", metavar="MODEL", help=".keras, SavedModel folder or .tflite")
+    command.add_argument(
+        "model", metavar="MODEL", help=".keras, SavedModel folder, .tflite or .onnx"
+    )
     command.add_argument("--dataset", required=True, metavar="NAME")
     command.add_argument("--data-dir", metavar="DIR")
     command.add_argument("--split", default="val", help="(%(default)s)")
@@ -58,7 +60,9 @@ def main(arguments=None) -> int:
     command.set_defaults(call=commands.evaluate)
 
     command = subparsers.add_parser("predict", help="segment pictures")
-    command.add_argument("model", metavar="MODEL", help=".keras, SavedModel folder or .tflite")
+    command.add_argument(
+        "model", metavar="MODEL", help=".keras, SavedModel folder, .tflite or .onnx"
+    )
     command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     command.add_argument("--out", metavar="DIR", required=True)
     command.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
@@ -67,8 +71,13 @@ def main(arguments=None) -> int:
     command = subparsers.add_parser("export", help="write files for devices")
     command.add_argument("model", metavar="MODEL", help="a .keras file")
     command.add_argument("--out", metavar="DIR", required=True)
-    command.add_argument("--formats", default="all", metavar="LIST", help="saved_model,float32")
-    command.add_argument("--calibration", metavar="DIR", help="pictures to compare on")
+    formats = "saved_model,float32,float16,dynamic,int8"
+    command.add_argument(
+        "--formats", default=formats, metavar="LIST", help="(%(default)s), also int16,onnx"
+    )
+    command.add_argument(
+        "--calibration", metavar="DIR", help="pictures as the device will see them"
+    )
     add_export_options(command)
     command.set_defaults(call=commands.export)
 

@@ -11,7 +11,14 @@ import logging
 import os
 from pathlib import Path
 
-from keras_pspnet.files import UserError, list_images, read_image, writable_folder
+from keras_pspnet.files import (
+    UserError,
+    list_images,
+    read_bytes,
+    read_image,
+    spread,
+    writable_folder,
+)
 
 
 def one_operation_at_a_time() -> None:
@@ -185,21 +192,22 @@ def predict(options) -> None:
 
 def export(options) -> dict:
     from keras_pspnet import runners
-    from keras_pspnet.contract import FORMATS, check_request
+    from keras_pspnet.contract import check_request
     from keras_pspnet.labels import load_labels
 
     runners.check_keras_model(options.model)
     labels = load_labels(options.labels) if options.labels else None
     writable_folder(options.out)
-    pictures = None
+    formats = options.formats.split(",")
+    request = {"output": options.output, "size": options.size}
+    request["min_agreement"] = options.min_agreement
+    check_request(formats, **request)
     if options.calibration:
         pictures = list_images(options.calibration)
         for path in pictures:
             read_image(path)
-    formats = list(FORMATS) if options.formats == "all" else options.formats.split(",")
-    request = {"output": options.output, "size": options.size}
-    request["min_agreement"] = options.min_agreement
-    check_request(formats, **request)
+    else:
+        pictures = training_sample(Path(options.model).parent / "recipe.json")
     quiet_tensorflow()
     from keras_pspnet.export import export_model
 
@@ -213,6 +221,32 @@ def export(options) -> dict:
         say=lambda line: print(line, flush=True),
         **request,
     )
+
+
+def training_sample(file: Path) -> list | None:
+    """What a model without --calibration is calibrated on: pictures that it was trained on.
+
+    Args:
+        file: `recipe.json` of the model's run folder, which also says where the data were.
+
+    Returns:
+        (image, mask) pairs, or None where they are not to be had; it says so.
+    """
+    from keras_pspnet.contract import CALIBRATION
+    from keras_pspnet.datasets import open_source
+
+    if not file.is_file():
+        print("no --calibration: ranges and agreement are those of 8 generated scenes", flush=True)
+        return None
+    try:
+        run = json.loads(read_bytes(file))
+        source = open_source(run["dataset"], run["data_dir"], split=run["train_split"]).paired()
+        sample = [source.read(index) for index in spread(range(len(source)), CALIBRATION)]
+    except (UserError, ValueError, KeyError, TypeError) as error:
+        print(f"no --calibration, and no training data ({error}): 8 generated scenes", flush=True)
+        return None
+    print(f"no --calibration: {len(sample)} of its training pictures", flush=True)
+    return sample
 
 
 def convert(options) -> None:

@@ -134,6 +134,12 @@ def list_images(*paths) -> list[Path]:
     return found
 
 
+def spread(items, most: int) -> list:
+    """At most so many of them, evenly from the first on."""
+    count = min(len(items), most)
+    return [items[i * len(items) // count] for i in range(count)]
+
+
 def writable_folder(path) -> Path:
     """Checks that a folder is there, or can be made, and can be written; makes nothing that stays.
 

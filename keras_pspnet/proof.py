@@ -13,15 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import predict, scenes
-from keras_pspnet.contract import SIGNATURE
-from keras_pspnet.files import UserError, list_images
+from keras_pspnet.contract import CALIBRATION, SIGNATURE
+from keras_pspnet.files import UserError, list_images, spread
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.metrics import ConfusionMatrix
 
 SCENES = 8
-MOST = 32
-"""Pictures that ranges are taken from, and that files are compared on where there are no masks. 16,
-32 and 100 street scenes give int8 files of one score (benchmarks/results/calibration.json)."""
 
 
 @dataclasses.dataclass
@@ -58,9 +55,9 @@ class Pictures:
         if not given:
             raise UserError("no pictures to compare on; give at least one, or leave them out")
         pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]
-        if len(pairs) > MOST and any(mask is None for _, mask in pairs):
-            pairs = list(_spread(pairs))
-            source = f"{MOST} of {source}"
+        if len(pairs) > CALIBRATION and any(mask is None for _, mask in pairs):
+            pairs = spread(pairs, CALIBRATION)
+            source = f"{CALIBRATION} of {source}"
         images = [predict.as_picture(image) for image, _ in pairs]
         keras_network = predict.Network(
             network.predict_on_batch, "logits", LabelSet.numbered(network.output.shape[-1]), size
@@ -77,7 +74,7 @@ class Pictures:
 
     def calibration(self) -> Iterator[np.ndarray]:
         """Pictures to take ranges from, as a file takes them: uint8 (1, H, W, 3)."""
-        return map(self._batch, _spread(self.images))
+        return map(self._batch, spread(self.images, CALIBRATION))
 
     def _batch(self, image):
         return predict.resize_image(image, self.network.size)[None]
@@ -100,12 +97,6 @@ class Pictures:
         for image, mask in zip(self.images, self.masks):
             matrix.update(mask, predict.segment(network, image))
         return matrix.scores()["mIoU"]
-
-
-def _spread(items: list) -> Iterator:
-    """At most `MOST` of them, evenly."""
-    count = min(len(items), MOST)
-    return (items[i * len(items) // count] for i in range(count))
 
 
 def compiled_agreement(path: Path, batch: np.ndarray, network: predict.Network) -> float:

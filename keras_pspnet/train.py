@@ -34,8 +34,9 @@ FINE_COST = 2.6
 def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.Model:
     """Trains a recipe and leaves a run folder.
 
-    The folder holds `recipe.json`, `best.keras` (by main-head mIoU on the validation split),
-    `last.keras`, `history.csv`, `curves.png` and `samples.png`. On one machine the same recipe
+    The folder holds `recipe.json` (which also says where the data are, for an export's
+    calibration), `best.keras` (by main-head mIoU on the validation split), `last.keras`,
+    `history.csv`, `curves.png` and `samples.png`. On one machine the same recipe
     gives the same bits, however often the run was killed and resumed; for that TensorFlow's
     operations are made deterministic, for the whole process; it must also run one operation at a
     time, which can only be said before its import: TF_NUM_INTEROP_THREADS=1. The command line
@@ -69,7 +70,7 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
     pixels = survey.pixels[: len(train.labels)]
     if not pixels.any():
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
-    run = Run(recipe, out, train, val)
+    run = Run(recipe, out, train, val, data_dir)
     try:
         run.begin(pixels, resumed)
         return run.train()
@@ -85,8 +86,9 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
 class Run:
     """One training: what it reads, where it is, what it writes."""
 
-    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source):
+    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source, data_dir):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
+        self.data_dir = data_dir and str(Path(data_dir).resolve())
         self.steps_per_epoch = len(train) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
@@ -117,7 +119,7 @@ class Run:
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
         if resumed:
             print(f"resuming at step {self.state['step']} of {self.steps}", flush=True)
-        write_json(self.out / "recipe.json", self.recipe.to_config())
+        write_json(self.out / "recipe.json", {**self.recipe.to_config(), "data_dir": self.data_dir})
 
     def train(self) -> keras.Model:
         """The epochs that are left, then the pictures."""

@@ -270,3 +270,8 @@ def test_hidden_files_are_no_pictures(tmp_path):
     for name in ("a.png", "._a.png", ".b.jpg", "B.PNG"):
         (tmp_path / name).touch()
     assert [file.name for file in files.pictures_in(tmp_path)] == ["B.PNG", "a.png"]
+
+
+def test_a_sample_is_spread_evenly():
+    assert files.spread(list(range(5)), 32) == [0, 1, 2, 3, 4]
+    assert files.spread(range(320), 32)[:3] == [0, 10, 20] and files.spread([], 3) == []

@@ -108,12 +108,6 @@ def test_ranges_are_widened_picture_by_picture():
     assert ranges == {"x": {"min": -3.0, "max": 5.0}, "y": {}}
 
 
-def test_at_most_32_pictures_are_used_and_they_are_spread():
-    assert list(proof._spread(list(range(5)))) == [0, 1, 2, 3, 4]
-    many = list(proof._spread(list(range(320))))
-    assert len(many) == 32 and many[:3] == [0, 10, 20]
-
-
 def test_a_file_that_litert_cannot_compile_is_said_to_be(tmp_path, exported):
     network = keras_pspnet.load_model(exported["float32"])
     broken = tmp_path / "broken.tflite"

@@ -13,6 +13,7 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet import scenes
+from keras_pspnet.contract import FORMATS
 from keras_pspnet.labels import SCENES
 from keras_pspnet.model import set_labels
 
@@ -52,12 +53,12 @@ def folder(tmp_path_factory):
 
 def test_the_folder_for_the_device_team(folder):
     names = {path.name for path in (folder / "device").iterdir()}
-    assert names == {
-        "README.md", "segment.py", "saved_model", "saved_model.card.json",
-        "pspnet_float32.tflite", "pspnet_float32.card.json",
-    }  # fmt: skip
+    files = list(FORMATS.values())
+    cards = [f"{Path(file).stem}.card.json" for file in files]
+    assert names == {"README.md", "segment.py", *files, *cards}
     text = (folder / "device" / "README.md").read_text()
     assert "uint8 RGB (1, 49, 49, 3)" in text and "sky, building" in text
+    assert all(f"| {file} | " in text for file in files)
     card = json.loads((folder / "device" / "pspnet_float32.card.json").read_text())
     assert card["agreement_on"] == "2 given pictures"
     assert card["command"].startswith("release.py")

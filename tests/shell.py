@@ -1,0 +1,32 @@
+"""Commands and environments for the thorough tier."""
+
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*command, **options):
+    return subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, check=False, **options
+    )
+
+
+def run(*command, **options):
+    """A command that must succeed; returns what it printed."""
+    done = call(*command, **options)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def environment_with(folder, *packages):
+    """A Python that has these packages, and all those of this environment behind them."""
+    run(sys.executable, "-m", "venv", folder)
+    (site,) = folder.glob("lib/python*/site-packages")
+    ours = sysconfig.get_path("purelib")
+    (site / "behind.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
+    python = folder / "bin" / "python"
+    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages)
+    return python
