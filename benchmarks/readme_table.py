@@ -42,7 +42,7 @@ def table():
     for variant, label in (("with the pyramid", "PSPNet"), ("without (bins=())", "no pyramid")):
         values = gain[variant]["classes"].values()
         lines.append(f"| {label} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
-    return "\n".join([*lines, "", *camvid()]) + "\n"
+    return "\n".join([*lines, "", *camvid(), "", *peers(), "", *mobile()]) + "\n"
 
 
 def camvid():
@@ -67,6 +67,53 @@ def camvid():
     lines += ["", "| IoU of the first | " + " | ".join(classes) + " |"]
     lines.append("|---|" + "---:|" * len(classes))
     lines.append("| | " + " | ".join(f"{value:.2f}" for value in classes.values()) + " |")
+    return lines
+
+
+def peers():
+    """Markdown lines: the race against other runtimes."""
+    race = read("peers")
+    fastest = min(
+        row["seconds"]
+        for name, row in race["runtimes"].items()
+        if "int8" not in name and "keras_pspnet" not in name
+    )
+    lines = ["| PSPNet-50, 150 classes, 473x473, 2 threads | seconds | of the fastest float peer |"]
+    lines.append("|---|---:|---:|")
+    for name, row in race["runtimes"].items():
+        graph = "" if "keras_pspnet" in name else ", the authors' graph"
+        name = f"**{name}**" if "keras_pspnet" in name else name
+        lines.append(f"| {name}{graph} | {row['seconds']:.2f} | {row['seconds'] / fastest:.2f} |")
+    ours = race["runtimes"]["keras_pspnet float32, LiteRT"]["seconds"]
+    reference = race["gflop"]["authors' graph"]
+    limit = race["matrix_product_gflop_per_s"]
+    lines += [
+        "",
+        f"The machine's matrix product makes {limit:.0f} GFLOP/s. The fastest float peer runs the "
+        f"authors' graph ({reference:.0f} GFLOP) at {reference / fastest / limit:.2f} of that; our "
+        f"float32 file needs {race['gflop']['pspnet_float32.tflite']:.0f} GFLOP and runs them at "
+        f"{race['gflop']['pspnet_float32.tflite'] / ours / limit:.2f} of it: all of the authors' "
+        f"would take {reference / ours / limit:.2f}.",
+    ]
+    return lines
+
+
+def mobile():
+    """Markdown lines: the mobile family."""
+    lines = [
+        "| Lite0 on CamVid val | mIoU | in int8 | ms float32 | ms int8 | MB int8 | MB held |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in read("mobile")["networks"].values():
+        if row["epochs"] is None:
+            label = "MobileNetV2, output stride 16, width 128"
+        else:
+            label = f"output stride {row['output_stride']}, width {row['channels']}"
+        scores = [row["mIoU"].get(kind) for kind in ("keras", "int8")]
+        cells = [label, *("not trained" if score is None else f"{score:.3f}" for score in scores)]
+        cells += [f"{row[kind]['milliseconds']:.0f}" for kind in ("float32", "int8")]
+        cells += [f"{row['int8'][key] / 1e6:.1f}" for key in ("bytes", "peak_bytes")]
+        lines.append("| " + " | ".join(cells) + " |")
     return lines
 
 

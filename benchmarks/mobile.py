@@ -1,0 +1,132 @@
+"""The mobile family on CamVid: what each network scores, weighs and takes, to choose by.
+
+    keras-pspnet train camvid_mobile_16_128 --data-dir CAMVID --out runs/camvid_mobile_16_128 ...
+    python benchmarks/mobile.py --data-dir CAMVID [--runs runs]
+
+The Keras model, and its float32, float16 and int8 files of class ids, calibrated on 32 training
+pictures, scored on the 101 of val by the code of `keras-pspnet evaluate`. Latency and peak memory
+of all files in turn, two threads. A member that was not trained is timed without a score; so is
+MobileNetV2, whose ImageNet weights are a download. Writes results/mobile.json.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "export"))
+FORMATS = ("float32", "float16", "int8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    from benchmark import measure
+    from machine import machine
+
+    from keras_pspnet.datasets import open_source
+    from keras_pspnet.recipes import MOBILE
+
+    train = open_source("camvid", options.data_dir, split="train").paired()
+    val = open_source("camvid", options.data_dir, split="val").paired()
+    recipes = {**MOBILE, "mobilenet_v2, output stride 16, 128": None}
+    rows, files = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, recipe in recipes.items():
+            model = network(recipe, options.runs / name / "best.keras")
+            rows[name] = described(model, recipe)
+            scored = recipe and (options.runs / name / "best.keras").exists()
+            if scored:
+                rows[name]["mIoU"]["keras"] = miou(model, val)
+            for kind, file in exported(model, train, Path(folder) / name).items():
+                files[name, kind] = str(file)
+                if scored:
+                    rows[name]["mIoU"][kind] = miou(file, val)
+            print(name, json.dumps(rows[name]), flush=True)
+        figures = measure(list(files.values()), threads=2, warmup=2, runs=15)
+    for (name, kind), file in files.items():
+        kept = ("bytes", "milliseconds", "peak_bytes", "partitions")
+        rows[name][kind] = {key: figures[file][key] for key in kept}
+    result = {
+        "command": "python benchmarks/mobile.py --data-dir CAMVID",
+        "data": "CamVid, 11 classes at 480x360 padded to 369x481; best.keras is chosen on val",
+        "machine": machine(),
+        "networks": rows,
+    }
+    (HERE / "results" / "mobile.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def network(recipe, file):
+    import keras_pspnet
+    from keras_pspnet.labels import CAMVID
+    from keras_pspnet.model import set_labels
+
+    if recipe and file.exists():
+        return keras_pspnet.load_model(file)
+    model = keras_pspnet.build_pspnet(
+        11,
+        input_shape=(369, 481, 3),
+        backbone=recipe.backbone if recipe else "mobilenet_v2",
+        backbone_weights=recipe.backbone_weights if recipe else None,
+        output_stride=recipe.output_stride if recipe else 16,
+        channels=recipe.channels if recipe else 128,
+    )
+    set_labels(model, CAMVID)
+    return model
+
+
+def described(model, recipe):
+    from keras_pspnet.model import main_network
+
+    return {
+        "output_stride": recipe.output_stride if recipe else 16,
+        "channels": recipe.channels if recipe else 128,
+        "epochs": recipe.epochs if recipe else None,
+        "parameters": main_network(model).count_params(),
+        "mIoU": {},
+    }
+
+
+def exported(model, train, folder):
+    """The files of a model, trained or not: nothing is refused."""
+    from keras_pspnet import predict
+    from keras_pspnet.export import fixed
+    from keras_pspnet.files import spread, write_bytes
+    from keras_pspnet.model import labels_of, main_network
+    from keras_pspnet.quantize import Converter
+    from keras_pspnet.tflite_metadata import add_metadata
+
+    size, labels = model.input.shape[1:3], labels_of(model)
+    pictures = [
+        predict.resize_image(train.read(index)[0], size)[None]
+        for index in spread(range(len(train)), 32)
+    ]
+    folder.mkdir()
+    converter = Converter(
+        fixed(main_network(model), None), folder, "classes", labels, lambda: iter(pictures)
+    )
+    files = {}
+    for kind in FORMATS:
+        files[kind] = folder / f"pspnet_{kind}.tflite"
+        write_bytes(files[kind], add_metadata(converter.convert(kind), labels, "classes"))
+    return files
+
+
+def miou(model, val):
+    from keras_pspnet import metrics, runners
+
+    model = runners.load_model(model) if isinstance(model, Path) else model
+    scores = metrics.evaluate(
+        lambda image: runners.segment(model, image), val.examples(), val.labels
+    )
+    return scores["mIoU"]
+
+
+if __name__ == "__main__":
+    main()
