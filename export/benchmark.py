@@ -8,6 +8,7 @@ above the same process without a file.
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -44,7 +45,7 @@ def benchmark(options: argparse.Namespace) -> None:
     for file in options.files:
         if check_model(file) != "tflite":
             raise UserError(f"{file}: not a .tflite file")
-    if len(set(options.files)) < len(options.files):
+    if len({Path(file).resolve() for file in options.files}) < len(options.files):
         raise UserError("the same file is given twice; expected each once")
     if options.json:
         writable_folder(Path(options.json).parent)
@@ -82,7 +83,8 @@ def measure(files, threads, warmup, runs) -> dict[str, dict]:
         milliseconds = {file: [] for file in files}
         for number in track(range(warmup + runs), "measuring", warmup + runs):
             for file, (_, pipe) in workers.items():
-                pipe.send("run")
+                with contextlib.suppress(BrokenPipeError):  # its answer says so
+                    pipe.send("run")
                 taken = _answer(file, pipe)
                 if number >= warmup:
                     milliseconds[file].append(1000 * taken)

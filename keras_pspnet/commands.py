@@ -5,6 +5,7 @@ Everything a command was given is looked at before TensorFlow is imported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -31,13 +32,20 @@ def one_operation_at_a_time() -> None:
 
 def quiet_tensorflow() -> None:
     """Imports TensorFlow without what it prints to stderr while it looks for devices."""
+    with quiet_stderr():
+        import tensorflow
+
+        tensorflow.zeros(())
+
+
+@contextlib.contextmanager
+def quiet_stderr():
+    """Without what libraries print to stderr past Python; errors are raised as ever."""
     stderr = os.dup(2)
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:
-        import tensorflow
-
-        tensorflow.zeros(())
+        yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -198,7 +206,7 @@ def export(options) -> dict:
     runners.check_keras_model(options.model)
     labels = load_labels(options.labels) if options.labels else None
     writable_folder(options.out)
-    formats = options.formats.split(",")
+    formats = [name.strip() for name in options.formats.split(",")]
     request = {"output": options.output, "size": options.size}
     request["min_agreement"] = options.min_agreement
     check_request(formats, **request)
@@ -212,15 +220,16 @@ def export(options) -> dict:
     from keras_pspnet.export import export_model
 
     model = runners.load_model(options.model)
-    return export_model(
-        model,
-        options.out,
-        formats=formats,
-        calibration=pictures,
-        labels=labels,
-        say=lambda line: print(line, flush=True),
-        **request,
-    )
+    with quiet_stderr():  # the converters have much to say
+        return export_model(
+            model,
+            options.out,
+            formats=formats,
+            calibration=pictures,
+            labels=labels,
+            say=lambda line: print(line, flush=True),
+            **request,
+        )
 
 
 def training_sample(file: Path) -> list | None:

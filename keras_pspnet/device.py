@@ -72,7 +72,7 @@ def _form(layer, winograd) -> dict:
     """In how many parts a convolution is made, and whether by Winograd's algorithm."""
     if isinstance(layer, PyramidConv2D):
         size, channels, simple = (3, 3), layer.input[0].shape[-1], True
-    elif isinstance(layer, layers.Conv2D) and layer.groups == 1:
+    elif type(layer) is layers.Conv2D and layer.groups == 1:
         size, channels = layer.kernel_size, layer.kernel.shape[2]
         simple = size == (3, 3) and layer.strides == layer.dilation_rate == (1, 1)
         simple = simple and layer.padding == "same"
@@ -90,12 +90,15 @@ def _form(layer, winograd) -> dict:
 def _norm_behind(layer, network):
     """The batch norm that alone takes a layer's output, or None."""
     takers = [
-        other
-        for other in network.layers
-        if other is not layer and any(x is layer.output for x in keras.tree.flatten(other.input))
+        operation
+        for operation in network.operations
+        for node in operation._inbound_nodes
+        if any(x is layer.output for x in node.input_tensors)
     ]
     lone = len(takers) == 1 and not any(layer.output is x for x in network.outputs)
-    return takers[0] if lone and isinstance(takers[0], layers.BatchNormalization) else None
+    linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
+    norm = lone and linear and isinstance(takers[0], layers.BatchNormalization)
+    return takers[0] if norm else None
 
 
 def _folded(layer, norm) -> list[np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from keras_pspnet.card import describe
 from keras_pspnet.contract import FORMATS, MIN_AGREEMENT, check_request
-from keras_pspnet.files import UserError, write_bytes, write_json
+from keras_pspnet.files import UserError, writable_folder, write_bytes, write_json
 from keras_pspnet.model import labels_of, main_network
 from keras_pspnet.proof import Pictures, compiled_agreement
 from keras_pspnet.quantize import Converter, write_saved_model
@@ -71,7 +72,7 @@ def export_model(
     """
     if isinstance(formats, str):
         raise UserError(f"formats={formats!r}; expected several names, as ({formats!r},)")
-    formats = tuple(formats)
+    formats = tuple(dict.fromkeys(formats))
     check_request(formats, output, size, min_agreement)
     if keras.backend.backend() != "tensorflow":
         raise UserError(
@@ -80,7 +81,7 @@ def export_model(
         )
     if not isinstance(model, keras.Model):
         raise UserError(f"a {type(model).__name__} cannot be exported; expected a keras.Model")
-    out = Path(out)
+    out = writable_folder(out)
     labels = labels or labels_of(model)
     network = fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
@@ -134,7 +135,7 @@ def export_model(
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
-        raise UserError(f"{out}: cannot be written: {error.message.splitlines()[0]}") from error
+        raise UserError(f"{out}: cannot be written: {_reason(error.message)}") from error
     finally:
         _remove(partial)
         for folder in new_folders:
@@ -157,8 +158,14 @@ def _check_targets(out: Path, formats) -> None:
                 raise UserError(f"{target}: is in the way; remove it or choose another --out")
 
 
+def _reason(message: str) -> str:
+    """What is wrong with a disk, out of a TensorFlow message of many words."""
+    known = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)]
+    return next((text for text in known if text in message), message.splitlines()[0][-160:])
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

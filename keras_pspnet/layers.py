@@ -175,7 +175,7 @@ class PyramidConv2D(keras.layers.Layer):
     products spread over the map by two constant matrices, first along the rows, then down the
     columns. The result is that of `PyramidPoolingModule` and a `Conv2D` with the same kernel,
     padding "same", for any H and W, also unknown ones. PSPNet-50 at 473x473 needs 258 instead of
-    324 GFLOP so (benchmarks/pyramid_forms.py).
+    324 GFLOP so (benchmarks/litert_forms.py).
 
     Args:
         filters: output channels.

@@ -121,7 +121,8 @@ def compiled_agreement(path: Path, batch: np.ndarray, network: predict.Network) 
             text=True,
         )
         if done.returncode or not result.is_file():
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1][:160]
+            said = [x for x in done.stderr.splitlines() if not x.startswith(("INFO", "WARNING"))]
+            reason = (said or ["no message"])[-1][:160]
             raise UserError(f"{path.name}: LiteRT's CompiledModel cannot run it ({reason})")
         found = np.load(result).reshape(expected.shape)
     if network.output != "classes":

@@ -25,8 +25,13 @@ WINOGRAD = ("float32",)
 """Where kernels may grow for speed, and are not rounded: its sums would enlarge the errors."""
 
 
-def write_saved_model(network, folder: Path, output: str, labels: LabelSet) -> None:
-    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse."""
+def write_saved_model(network, folder: Path, output: str, labels: LabelSet, strips=False) -> None:
+    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse.
+
+    Args:
+        strips: make the class map in strips, see `device.class_map`; for LiteRT, whose delegate
+            would hold all scores, and not for ONNX, which cannot infer the shapes of strips.
+    """
     main = network.get_layer("main")
     size = tuple(network.input.shape[1:3])
     scorer = keras.Model(network.input, main.input[0])
@@ -35,7 +40,11 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet) -> N
         # The cast stands inside: a float signature would be quantised to the calibration's range.
         scores = scorer(tf.cast(image, tf.float32), training=False)
         if output == "classes":
-            classes = class_map(scores, size, main.align_corners)
+            if strips:
+                classes = class_map(scores, size, main.align_corners)
+            else:
+                logits = resize(scores, size, main.align_corners)
+                classes = tf.argmax(logits, -1, output_type=tf.int32)
             return {"classes": tf.cast(classes, tf.uint8) if len(labels) <= 256 else classes}
         logits = resize(scores, size, main.align_corners)
         return {output: tf.nn.softmax(logits) if output == "probabilities" else logits}
@@ -75,7 +84,7 @@ class Converter:
             if name == "int16":
                 return self._int16()
             return self._tflite(name)
-        except (OSError, tf.errors.OpError):
+        except (UserError, OSError, tf.errors.OpError):
             raise
         except Exception as error:  # the converters' own classes are not public
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
@@ -87,11 +96,11 @@ class Converter:
 
     def _graph(self, name) -> tuple[Path, dict]:
         form = {"split": name in SPLIT, "winograd": name in WINOGRAD}
-        key = tuple(form.values())
+        key = (*form.values(), strips := name != "onnx")
         if key not in self._graphs:
             network, changes = device_network(self.network, **form)
             folder = self.scratch / f"graph_{len(self._graphs)}"
-            write_saved_model(network, folder, self.output, self.labels)
+            write_saved_model(network, folder, self.output, self.labels, strips)
             self._graphs[key] = folder, changes
         return self._graphs[key]
 
@@ -111,18 +120,28 @@ class Converter:
 
     def _int16(self) -> bytes:
         """By ai-edge-quantizer: TensorFlow's own 16x8 files are wrong behind depthwise layers."""
-        from ai_edge_quantizer import quantizer, recipe
-
         source = self.scratch / "float.tflite"
         source.write_bytes(self._tflite("float32", self._graph("int16")[0]))
         ranges = {}
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             for picture in self.pictures():
                 # One at a time: over several it takes a moving average, which cuts off extremes.
-                one = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
-                _widen(ranges, one.calibrate({SIGNATURE: [{INPUT: picture}]}))
-            one = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
-            return bytes(one.quantize(ranges).quantized_model)
+                one = self._int16_quantizer(source)
+                widen(ranges, one.calibrate({SIGNATURE: [{INPUT: picture}]}))
+            quantized = self._int16_quantizer(source).quantize(ranges)
+        return bytes(quantized.quantized_model)
+
+    def _int16_quantizer(self, source: Path):
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+
+        made = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
+        if self.output != "classes":  # the contract's scores are float32
+            made.update_quantization_recipe(
+                regex=".*",
+                operation_name=qtyping.TFLOperationName.OUTPUT,
+                algorithm_key="no_quantize",
+            )
+        return made
 
     def _onnx(self) -> bytes:
         import tf2onnx
@@ -145,7 +164,7 @@ class Converter:
         return model.SerializeToString()
 
 
-def _widen(ranges: dict, more: dict) -> None:
+def widen(ranges: dict, more: dict) -> None:
     """Widens the range of each tensor to that of one more picture."""
     for name, found in more.items():
         if name not in ranges:

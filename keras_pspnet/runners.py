@@ -1,4 +1,4 @@
-"""One kind of callable from a Keras model, a .keras file, a SavedModel or a .tflite file."""
+"""One kind of callable from a Keras model, and from .keras, SavedModel, .tflite and .onnx files."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ def _check_contract(path, inputs, outputs) -> None:
     fits = len(inputs) == len(outputs) == 1 and outputs[0] in OUTPUTS
     for _, dtype, shape in inputs:
         fits = fits and dtype == np.uint8 and len(shape) == 4 and shape[0] == 1 and shape[3] == 3
-        fits = fits and None not in shape
+        fits = fits and all(isinstance(side, (int, np.integer)) for side in shape)
     if not fits:
         raise UserError(
             f"{path}: not a file of export_model: expected one uint8 picture (1, H, W, 3) in, and "

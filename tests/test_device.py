@@ -75,6 +75,23 @@ def test_a_convolution_seen_by_others_than_its_norm_keeps_it(monkeypatch):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("between", ["its own activation", "another operation"])
+def test_a_norm_that_cannot_be_folded_is_kept(monkeypatch, between):
+    monkeypatch.setattr(device, "LONGEST", 100)
+    image = keras.Input((9, 9, 16), batch_size=1)
+    own = between == "its own activation"
+    seen = keras.layers.Conv2D(4, 3, activation="relu" if own else None, name="seen")(image)
+    normed = keras.layers.BatchNormalization(name="norm")(seen)
+    outputs = normed if own else normed + keras.ops.multiply(seen, 0.5)
+    model = keras.Model(image, outputs)
+    model.get_layer("norm").set_weights([np.full(4, v) for v in (2.0, 3.0, 0.5, 4.0)])
+    x = np.random.default_rng(0).normal(size=(1, 9, 9, 16)).astype(np.float32)
+    for winograd in (False, True):
+        after, forms = device.device_network(model, split=True, winograd=winograd)
+        assert forms["seen"]["parts"] > 1
+        np.testing.assert_allclose(after(x), model(x), atol=1e-5)
+
+
 @pytest.mark.parametrize("parts", [1, 3])
 @pytest.mark.parametrize("size", [(5, 8), (3, 6), (4, 9), (2, 1), (7, 31), (1, 2)])
 def test_winograds_convolution_is_the_plain_one(size, parts):

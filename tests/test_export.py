@@ -277,7 +277,9 @@ def test_pspnet50_at_473_is_one_delegated_partition(tmp_path):
     # The image normalisation and three of Winograd's sums: no loose batch norm.
     assert counts["MUL"] == 1 + 3
     # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2, 9 of them dilated; the low-rank half
-    # of the head's 3x3 9, and its other half in 4 parts
-    assert converter.split == {"cls_0": 4}
-    assert counts["CONV_2D"] == 61 + 9 + 3
+    # of the head's 3x3 9; its other half by Winograd's algorithm, six in two parts each
+    assert converter.changes("float32") == {"cls_0": {"parts": 2, "winograd": True}}
+    assert converter.changes("float16") == {"cls_0": {"parts": 4, "winograd": False}}
+    assert converter.changes("int8") == {}
+    assert counts["CONV_2D"] == 61 + 9 + 11 and counts["DEPTHWISE_CONV_2D"] == 6
     assert delegation(file) == (1, ["CAST"])

@@ -36,7 +36,8 @@ def test_the_run_folder(run):
     assert names == {
         "recipe.json", "best.keras", "last.keras", "history.csv", "curves.png", "samples.png",
     }  # fmt: skip
-    assert json.loads((run / "recipe.json").read_text()) == SMALL.to_config()
+    written = json.loads((run / "recipe.json").read_text())
+    assert written == {**SMALL.to_config(), "data_dir": None}
     with open(run / "history.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6")]

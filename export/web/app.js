@@ -2,7 +2,7 @@
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
 const $ = (id) => document.getElementById(id);
-const state = {classes: null, source: null, stream: null, busy: false};
+const state = {classes: null, source: null, stream: null};
 
 const info = await (await fetch('/model.json')).json();
 const [height, width] = info.size;

@@ -8,13 +8,14 @@ checked and kept in ~/.cache/keras_pspnet.
 """
 
 import argparse
+import contextlib
 import hashlib
+import http.client
 import http.server
 import io
 import json
 import sys
 import tarfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -80,7 +81,8 @@ def serve(options: argparse.Namespace) -> None:
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # the page was closed or loaded anew
+                self.wfile.write(data)
 
         def log_message(self, *arguments):
             pass
@@ -108,7 +110,7 @@ def runtime_folder() -> Path:
         try:
             with urllib.request.urlopen(address, timeout=60) as answer:
                 data = answer.read()
-        except (urllib.error.URLError, TimeoutError) as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise UserError(f"{address}: cannot be downloaded ({reason})") from error
         if hashlib.sha512(data).hexdigest() != digest:

@@ -1,0 +1,226 @@
+"""export/release.py: every format, its card, and the program that devices run."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
+
+import keras_pspnet
+from keras_pspnet import contract, proof, scenes
+from keras_pspnet.contract import FORMATS
+from keras_pspnet.files import UserError
+from keras_pspnet.labels import SCENES
+from keras_pspnet.model import set_labels
+from keras_pspnet.quantize import widen
+from keras_pspnet.tflite_metadata import delegation
+
+ROOT = Path(__file__).parent.parent
+SIZE = (49, 57)
+WITHOUT_TENSORFLOW = (
+    "import runpy, sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
+    "sys.modules['keras_pspnet'] = None; sys.argv = sys.argv[1:]; "
+    "runpy.run_path(sys.argv[0], run_name='__main__')"
+)
+
+
+def run(*arguments):
+    return subprocess.run(list(map(str, arguments)), capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny network whose batch norms have seen pictures, so that its classes vary."""
+    keras.utils.set_random_seed(3)
+    model = keras_pspnet.build_pspnet(
+        12, input_shape=(*SIZE, 3), backbone="resnet14_narrow", channels=32
+    )
+    set_labels(model, SCENES)
+    images, _ = scenes.scenes(8, split="train", size=SIZE)
+    for _ in range(20):
+        model(images.astype(np.float32), training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    """The model, two dark pictures, and the folder that release.py makes of them."""
+    folder = tmp_path_factory.mktemp("release")
+    model.save(folder / "model.keras")
+    (folder / "pictures").mkdir()
+    for index in range(2):
+        image, _ = scenes.scene(index, split="val", size=(90, 120))
+        image = image // 3 + 20  # 20..105: no excuse to take that for the range of a byte
+        Image.fromarray(image).save(folder / "pictures" / f"scene{index}.png")
+    done = run(
+        sys.executable, ROOT / "export" / "release.py", folder / "model.keras",
+        "--out", folder / "device", "--calibration", folder / "pictures",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cards(folder):
+    return {
+        name: json.loads((folder / "device" / f"{Path(file).stem}.card.json").read_text())
+        for name, file in FORMATS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def images(folder):
+    return np.stack(
+        [
+            np.asarray(Image.open(folder / "pictures" / f"scene{index}.png").resize(SIZE[::-1]))
+            for index in range(2)
+        ]
+    )
+
+
+def test_the_folder_for_the_device_team(folder):
+    names = {path.name for path in (folder / "device").iterdir()}
+    files = list(FORMATS.values())
+    cards = [f"{Path(file).stem}.card.json" for file in files]
+    assert names == {"README.md", "segment.py", *files, *cards}
+    text = (folder / "device" / "README.md").read_text()
+    assert "uint8 RGB (1, 49, 57, 3)" in text and "sky, building" in text
+    assert all(f"| {file} | " in text for file in files)
+    card = json.loads((folder / "device" / "pspnet_float32.card.json").read_text())
+    assert card["agreement_on"] == "2 given pictures"
+    assert card["command"].startswith("release.py")
+
+
+def test_a_device_without_tensorflow_segments_pictures(folder):
+    device, out = folder / "device", folder / "out"
+    done = run(
+        sys.executable, "-c", WITHOUT_TENSORFLOW, device / "segment.py",
+        device / "pspnet_float32.tflite", *sorted((folder / "pictures").iterdir()), "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2 and " ms" in done.stdout
+    model = keras_pspnet.load_model(device / "pspnet_float32.tflite")
+    for index in range(2):
+        found = np.asarray(Image.open(out / f"scene{index}_classes.png"))
+        expected = keras_pspnet.segment(model, folder / "pictures" / f"scene{index}.png")
+        np.testing.assert_array_equal(found, expected)
+        overlay = Image.open(out / f"scene{index}_overlay.png")
+        assert overlay.mode == "RGB" and overlay.height > 360
+    assert not list(out.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ("text as model", "not a .tflite file"),
+        ("truncated model", "damaged"),
+        ("no model", "No such file"),
+        ("no picture", "no such picture"),
+        ("truncated picture", "not a readable picture"),
+        ("file as out", "cannot be written"),
+    ],
+)
+def test_what_is_wrong_is_one_line(folder, tmp_path, change, message):
+    model, picture, out = tmp_path / "m.tflite", tmp_path / "p.png", tmp_path / "out"
+    shutil.copy(folder / "device" / "pspnet_float32.tflite", model)
+    shutil.copy(folder / "pictures" / "scene0.png", picture)
+    if change == "text as model":
+        model.write_text("this is no model, only text")
+    elif change == "truncated model":
+        model.write_bytes(model.read_bytes()[:20_000])
+    elif change == "no model":
+        model.unlink()
+    elif change == "no picture":
+        picture.unlink()
+    elif change == "truncated picture":
+        picture.write_bytes(picture.read_bytes()[:2000])
+    elif change == "file as out":
+        out.write_text("")
+    segment = ROOT / "export" / "on_device" / "segment.py"
+    done = run(sys.executable, segment, model, picture, "--out", out)
+    assert done.returncode == 2
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
+    assert len(lines) == 1 and message in lines[0], done.stderr
+    assert out.is_file() or not out.exists()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_file_takes_camera_bytes_and_gives_class_ids(folder, cards, images, name):
+    file = folder / "device" / FORMATS[name]
+    network = keras_pspnet.load_model(file)
+    assert (network.output, network.size, network.labels) == ("classes", SIZE, SCENES)
+    classes = network(images)
+    assert classes.dtype == np.uint8 and classes.shape == (2, *SIZE)
+    assert cards[name]["format"] == name and cards[name]["agreement_on"] == "2 given pictures"
+    if file.suffix == ".onnx":
+        (result,) = onnxruntime.InferenceSession(str(file)).get_outputs()
+        assert result.shape == [1, *SIZE]
+    if file.suffix == ".tflite":
+        interpreter = Interpreter(str(file))
+        assert interpreter.get_signature_list() == {
+            "serving_default": {"inputs": ["image"], "outputs": ["classes"]}
+        }
+        spec = interpreter.get_signature_runner().get_input_details()["image"]
+        # Whatever the calibration pictures hold, as these dark ones.
+        assert spec["dtype"] == np.uint8 and spec["quantization"] in ((0.0, 0), (1.0, 0))
+        assert cards[name]["compiled_model_agreement"] == 1.0
+        assert not any("Flex" in operator for operator in cards[name]["operators"])
+
+
+def test_the_cards_say_how_near_each_is(cards):
+    agreement = {name: card["agreement"] for name, card in cards.items()}
+    assert min(agreement[name] for name in ("saved_model", "float32", "onnx")) > 0.9999
+    assert agreement["float16"] > 0.995
+    assert min(agreement[name] for name in ("dynamic", "int8", "int16")) > 0.9
+    sizes = {name: card["bytes"] / cards["float32"]["bytes"] for name, card in cards.items()}
+    assert sizes["float16"] < 0.55 and max(sizes["int8"], sizes["dynamic"], sizes["int16"]) < 0.4
+    assert cards["float32"]["long_convolutions"] == {}  # this one has none
+
+
+def test_the_delegate_takes_all_that_it_can(model, tmp_path):
+    """Scores at the network's size; what a new TensorFlow or LiteRT could quietly undo."""
+    even = keras_pspnet.build_pspnet(
+        12, input_shape=(89, 89, 3), backbone="resnet14_narrow", channels=32
+    )
+    even.set_weights(model.get_weights())
+    names = ("float32", "float16", "int8", "int16", "onnx", "int8")  # one of them twice
+    files = keras_pspnet.export_model(even, tmp_path, formats=names, output="logits")
+    for file in files.values():
+        logits = keras_pspnet.load_model(file)(np.zeros((1, 89, 89, 3), np.uint8))
+        assert logits.dtype == np.float32 and logits.shape == (1, 89, 89, 12)
+    assert delegation(files["float32"]) == (1, ["CAST"])
+    assert delegation(files["float16"]) == (1, ["CAST"])
+    assert delegation(files["int8"]) == (1, ["CAST"])
+
+
+def test_a_file_without_its_package_is_refused_in_one_line(model, tmp_path, monkeypatch, refused):
+    for package in ("tf2onnx", "ai_edge_quantizer"):
+        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(contract.importlib.util, "find_spec", lambda name: None)
+    assert set(contract.available_formats()) == set(FORMATS) - {"int16", "onnx"}
+    message = refused(keras_pspnet.export_model, model, tmp_path / "out", formats=("onnx",))
+    assert "tf2onnx and onnxruntime" in message and "keras-pspnet[mobile]" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_ranges_arewidened_picture_by_picture():
+    ranges = {}
+    for low, high in ((-1.0, 2.0), (-3.0, 1.0), (0.0, 5.0)):
+        widen(ranges, {"x": {"min": np.array([[low]]), "max": np.array([[high]])}, "y": {}})
+    assert ranges == {"x": {"min": -3.0, "max": 5.0}, "y": {}}
+
+
+def test_a_file_that_litert_cannot_compile_is_said_to_be(tmp_path, folder, images):
+    file = folder / "device" / "pspnet_float32.tflite"
+    network = keras_pspnet.load_model(file)
+    broken = tmp_path / "broken.tflite"
+    broken.write_bytes(file.read_bytes()[:5000])
+    with pytest.raises(UserError, match=r"broken\.tflite: LiteRT's CompiledModel cannot run it"):
+        proof.compiled_agreement(broken, images[:1], network)
