@@ -20,6 +20,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/batch_norm.py
 	$(BIN)/python benchmarks/protocol.py
+	$(BIN)/python benchmarks/litert_forms.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/peers/peers.py
 	$(BIN)/python benchmarks/readme_table.py
 
 # Their pictures and numbers are kept: executed in place.

@@ -30,8 +30,7 @@ def main():
     rows = dict(zip(files, rows.values()))
     nothing = rows["stopped before the upsampling"]
     for row in rows.values():
-        for key, name in (("peak_bytes", "bytes_above"), ("milliseconds", "milliseconds_above")):
-            row[name] = row[key] - nothing[key]
+        row["bytes_above"] = row["peak_bytes"] - nothing["peak_bytes"]
         del row["outside"], row["bytes"]
     whole = rows["whole"]["bytes_above"]
     for row in rows.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -30,7 +31,8 @@ class Meter:
         notebook = Console().is_jupyter
         self.console = Console(highlight=False, force_jupyter=False)
         self.bar = None
-        if self.console.is_terminal and not notebook:
+        # isatty: with FORCE_COLOR, as in a notebook's kernel, rich takes a pipe for a terminal.
+        if sys.stdout.isatty() and self.console.is_terminal and not notebook:
             self.bar = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),

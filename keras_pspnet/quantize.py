@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,7 +54,8 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet, stri
     archive.track(scorer)
     image = tf.TensorSpec((1, *size, 3), tf.uint8, name=INPUT)
     archive.add_endpoint(SIGNATURE, serve, input_signature=[image])
-    archive.write_out(str(folder), verbose=False)
+    with _quiet():
+        archive.write_out(str(folder), verbose=False)
     write_json(folder / "assets.extra" / LABELS_FILE, labels.to_config())
 
 
@@ -79,11 +81,10 @@ class Converter:
             UserError: a network that the format cannot hold.
         """
         try:
-            if name == "onnx":
-                return self._onnx()
-            if name == "int16":
-                return self._int16()
-            return self._tflite(name)
+            with _quiet():
+                if name == "onnx":
+                    return self._onnx()
+                return self._int16() if name == "int16" else self._tflite(name)
         except (UserError, OSError, tf.errors.OpError):
             raise
         except Exception as error:  # the converters' own classes are not public
@@ -162,6 +163,20 @@ class Converter:
         entry = model.metadata_props.add()
         entry.key, entry.value = LABELS_FILE, json.dumps(self.labels.to_config())
         return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the converters' warnings of their own old interfaces."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def widen(ranges: dict, more: dict) -> None:
