@@ -11,6 +11,7 @@ taken; float32 and int8).
 
 import json
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,8 +24,8 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 from machine import machine
 
-from keras_pspnet.device import DeviceConv2D
-from keras_pspnet.layers import PyramidConv2D, PyramidPoolingModule
+from keras_pspnet.device import DeviceConv2D, DevicePyramidConv2D
+from keras_pspnet.layers import PyramidPoolingModule
 from keras_pspnet.winograd import WinogradConv2D
 
 RESULTS = Path(__file__).parent / "results"
@@ -73,7 +74,7 @@ class Head(keras.layers.Layer):
         if kind == "concatenated":
             self.convolution = DeviceConv2D(FILTERS, 3, padding="same", parts=1)
         else:
-            self.convolution = SPREADS[kind](FILTERS)
+            self.convolution = SPREADS[kind](FILTERS, parts=1, winograd=False)
 
     def build(self, shape):
         self.module.build(shape)
@@ -83,7 +84,7 @@ class Head(keras.layers.Layer):
         return self.convolution(self.module(x))
 
 
-class JointMatrix(PyramidConv2D):
+class JointMatrix(DevicePyramidConv2D):
     """All places from all regions and taps by one matrix, 3600x450."""
 
     def pyramid(self, branches, kernel, size):
@@ -116,7 +117,7 @@ class JointConvolution(JointMatrix):
 
 
 SPREADS = {
-    "first across, then down (the layer)": PyramidConv2D,
+    "first across, then down (the layer)": DevicePyramidConv2D,
     "one matrix product": JointMatrix,
     "one matrix as a convolution": JointConvolution,
 }
@@ -132,7 +133,18 @@ def pyramids(quantised):
 def file(layer, channels, quantised=False) -> bytes:
     """A layer as a .tflite file."""
     x = keras.Input((SIDE, SIDE, channels), batch_size=1)
-    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(x, layer(x)))
+    model = keras.Model(x, layer(x))
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signature = [tf.TensorSpec(x.shape, tf.float32)]
+    archive.add_endpoint("serve", lambda x: model(x, training=False), input_signature=signature)
+    with tempfile.TemporaryDirectory() as folder:
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        return converted(converter, channels, quantised)
+
+
+def converted(converter, channels, quantised) -> bytes:
     if quantised:
         rng = np.random.default_rng(0)
         example = np.maximum(rng.normal(size=(1, SIDE, SIDE, channels)), 0).astype(np.float32)
