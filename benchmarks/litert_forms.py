@@ -68,9 +68,7 @@ class Head(keras.layers.Layer):
 
     def __init__(self, kind):
         super().__init__()
-        self.kind = kind
-        self.module = PyramidPoolingModule(upsample=kind != "concatenated")
-        self.module.upsample = kind == "concatenated"
+        self.module = PyramidPoolingModule(upsample=kind == "concatenated")
         if kind == "concatenated":
             self.convolution = DeviceConv2D(FILTERS, 3, padding="same", parts=1)
         else:

@@ -81,10 +81,10 @@ def _form(layer, winograd) -> dict:
     reduction = math.prod(size) * channels
     if reduction <= LONGEST or math.prod(size) == 1:
         return PLAIN
-    if winograd and simple:
-        reduction //= 3
-        return {"parts": -(-reduction // LONGEST), "winograd": True}
-    return {"parts": -(-reduction // LONGEST), "winograd": False}
+    winograd = winograd and simple
+    if winograd:
+        reduction //= 3  # its kernels are 3x1
+    return {"parts": -(-reduction // LONGEST), "winograd": winograd}
 
 
 def _norm_behind(layer, network):

@@ -44,3 +44,29 @@ def folder(tmp_path):
             (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
             Image.fromarray(array).save(tmp_path / kind / "train" / f"p{index}.png")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def seen_network():
+    """Makes a tiny network whose batch norms have seen pictures, so that its classes vary."""
+
+    def make(channels):
+        import keras
+
+        import keras_pspnet
+        from keras_pspnet import scenes
+        from keras_pspnet.labels import SCENES
+        from keras_pspnet.model import set_labels
+
+        size = (49, 57)
+        keras.utils.set_random_seed(3)
+        model = keras_pspnet.build_pspnet(
+            12, input_shape=(*size, 3), backbone="resnet14_narrow", channels=channels
+        )
+        set_labels(model, SCENES)
+        images, _ = scenes.scenes(8, split="train", size=size)
+        for _ in range(20):
+            model(images.astype(np.float32), training=True)
+        return model
+
+    return make

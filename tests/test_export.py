@@ -13,23 +13,13 @@ import keras_pspnet
 from keras_pspnet import export, runners, scenes
 from keras_pspnet.files import UserError
 from keras_pspnet.labels import SCENES
-from keras_pspnet.model import set_labels
 from keras_pspnet.quantize import Converter
 from keras_pspnet.tflite_metadata import delegation, operators
 
 
 @pytest.fixture(scope="module")
-def model():
-    """A tiny network whose batch norms have seen pictures, so that its classes vary."""
-    keras.utils.set_random_seed(3)
-    model = keras_pspnet.build_pspnet(
-        12, input_shape=(49, 57, 3), backbone="resnet14_narrow", channels=8
-    )
-    set_labels(model, SCENES)
-    images, _ = scenes.scenes(8, split="train", size=(49, 57))
-    for _ in range(20):
-        model(images.astype(np.float32), training=True)
-    return model
+def model(seen_network):
+    return seen_network(channels=8)
 
 
 @pytest.fixture(scope="module")

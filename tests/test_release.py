@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,7 +17,6 @@ from keras_pspnet import contract, proof, scenes
 from keras_pspnet.contract import FORMATS
 from keras_pspnet.files import UserError
 from keras_pspnet.labels import SCENES
-from keras_pspnet.model import set_labels
 from keras_pspnet.quantize import widen
 from keras_pspnet.tflite_metadata import delegation
 
@@ -36,17 +34,8 @@ def run(*arguments):
 
 
 @pytest.fixture(scope="module")
-def model():
-    """A tiny network whose batch norms have seen pictures, so that its classes vary."""
-    keras.utils.set_random_seed(3)
-    model = keras_pspnet.build_pspnet(
-        12, input_shape=(*SIZE, 3), backbone="resnet14_narrow", channels=32
-    )
-    set_labels(model, SCENES)
-    images, _ = scenes.scenes(8, split="train", size=SIZE)
-    for _ in range(20):
-        model(images.astype(np.float32), training=True)
-    return model
+def model(seen_network):
+    return seen_network(channels=32)
 
 
 @pytest.fixture(scope="module")
