@@ -86,14 +86,9 @@ class JointMatrix(DevicePyramidConv2D):
     """All places from all regions and taps by one matrix, 3600x450."""
 
     def pyramid(self, branches, kernel, size):
-        products, matrices, first = [], [], 0
-        for branch in branches:
-            bins, channels = branch.shape[2:]
-            taps = kernel[:, :, first : first + channels]
-            first += channels
-            taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
-            product = ops.reshape(ops.conv(branch, taps), (bins, bins, 3, 3, self.filters))
-            product = ops.transpose(product, (0, 2, 1, 3, 4))
+        products, matrices = [], []
+        for bins, product in self.under_taps(branches, kernel):
+            product = ops.transpose(product[0], (0, 2, 1, 3, 4))
             products.append(ops.reshape(product, (9 * bins * bins, self.filters)))
             down, across = (self._spread(bins, side) for side in size)
             matrix = ops.einsum("ah,bw->hwab", down, across)

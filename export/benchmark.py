@@ -48,6 +48,8 @@ def benchmark(options: argparse.Namespace) -> None:
     if len({Path(file).resolve() for file in options.files}) < len(options.files):
         raise UserError("the same file is given twice; expected each once")
     if options.json:
+        if Path(options.json).is_dir():
+            raise UserError(f"--json {options.json}: is a folder; expected the name of a file")
         writable_folder(Path(options.json).parent)
     rows = measure(options.files, options.threads, options.warmup, options.runs)
     width = max(len(name) for name in rows)

@@ -211,11 +211,12 @@ def export(options) -> dict:
     request["min_agreement"] = options.min_agreement
     check_request(formats, **request)
     if options.calibration:
-        pictures = list_images(options.calibration)
+        pictures, name = list_images(options.calibration), "given pictures"
         for path in pictures:
             read_image(path)
     else:
         pictures = training_sample(Path(options.model).parent / "recipe.json")
+        name = "training pictures"
     quiet_tensorflow()
     from keras_pspnet.export import export_model
 
@@ -226,6 +227,7 @@ def export(options) -> dict:
             options.out,
             formats=formats,
             calibration=pictures,
+            calibration_name=name,
             labels=labels,
             say=lambda line: print(line, flush=True),
             **request,

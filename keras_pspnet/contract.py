@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import numbers
 
 from keras_pspnet.files import UserError
 
@@ -78,5 +79,8 @@ def check_size(size) -> None:
     Raises:
         UserError: it is not.
     """
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise UserError(f"size {tuple(size)} is not H W in pixels, both at least 1")
+    if size is None:
+        return
+    pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not pair or not all(isinstance(side, numbers.Integral) and side >= 1 for side in size):
+        raise UserError(f"size {size!r} is not (H, W) in pixels, both whole and at least 1")

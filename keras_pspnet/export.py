@@ -33,6 +33,7 @@ def export_model(
     size=None,
     output="classes",
     calibration=None,
+    calibration_name="given pictures",
     labels=None,
     min_agreement=None,
     say: Callable[[str], None] = lambda line: None,
@@ -58,6 +59,8 @@ def export_model(
             models' mIoU. Ranges are taken from at most 32, spread over those given, and without
             masks these are compared. By default 8 generated scenes: good enough to compare on, not
             to calibrate a model of real pictures.
+        calibration_name: what the card calls them; those a model was trained on it knows better
+            than others.
         labels: a LabelSet in place of the model's own.
         min_agreement: least share of equal pixels; never lower than the format's own: 0.999 for
             float32, saved_model and onnx, 0.99 for float16, else 0.5.
@@ -87,7 +90,7 @@ def export_model(
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     size = tuple(network.input.shape[1:3])
-    pictures = Pictures.read(calibration, network)
+    pictures = Pictures.read(calibration, network, calibration_name)
     _check_targets(out, formats)
     say(
         f"comparing on {pictures.source}, at {size[0]}x{size[1]}; the Keras model takes "

@@ -206,14 +206,8 @@ class PyramidConv2D(keras.layers.Layer):
     def pyramid(self, branches, kernel, size):
         """What the branches add, at low rank: (B, *size, filters)."""
         height, width = size
-        across, down, first = [], [], 0
-        for branch in branches:
-            bins, channels = branch.shape[2:]
-            taps = kernel[:, :, first : first + channels]
-            first += channels
-            taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
-            products = ops.conv(branch, taps, padding="valid")
-            products = ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
+        across, down = [], []
+        for bins, products in self.under_taps(branches, kernel):
             products = ops.transpose(products, (0, 1, 3, 5, 2, 4))
             products = ops.reshape(products, (-1, 3 * bins, self.filters, 3 * bins))
             across.append(_mix(products, self._spread(bins, width)))
@@ -224,6 +218,18 @@ class PyramidConv2D(keras.layers.Layer):
         spread = _mix(ops.transpose(across, (0, 1, 3, 2)), down)
         spread = ops.reshape(spread, (-1, self.filters, width, height))
         return ops.transpose(spread, (0, 3, 2, 1))
+
+    def under_taps(self, branches, kernel):
+        """Yields of each branch its bins and (B, bins, bins, 3, 3, filters): its regions' products
+        with the kernel's taps."""
+        first = 0
+        for branch in branches:
+            bins, channels = branch.shape[2:]
+            taps = kernel[:, :, first : first + channels]
+            first += channels
+            taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
+            products = ops.conv(branch, taps, padding="valid")
+            yield bins, ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
 
     def _spread(self, bins, side):
         """(3 * bins, side): what each region weighs at a place of an axis under each tap."""

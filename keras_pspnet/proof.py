@@ -33,10 +33,10 @@ class Pictures:
     seconds: float  # the Keras model took for each
 
     @classmethod
-    def read(cls, calibration, network) -> Pictures:
+    def read(cls, calibration, network, name="given pictures") -> Pictures:
         """
         Args:
-            calibration: see `export.export_model`.
+            calibration, name: see `export.export_model`.
             network: the Keras network, of a fixed size.
 
         Raises:
@@ -51,7 +51,7 @@ class Pictures:
             if isinstance(calibration, (str, Path)):
                 calibration = list_images(calibration)
             given = list(calibration)
-            source = f"{len(given)} given pictures"
+            source = f"{len(given)} {name}"
         if not given:
             raise UserError("no pictures to compare on; give at least one, or leave them out")
         pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]

@@ -199,7 +199,7 @@ def test_a_file_without_its_package_is_refused_in_one_line(model, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
-def test_ranges_arewidened_picture_by_picture():
+def test_ranges_are_widened_picture_by_picture():
     ranges = {}
     for low, high in ((-1.0, 2.0), (-3.0, 1.0), (0.0, 5.0)):
         widen(ranges, {"x": {"min": np.array([[low]]), "max": np.array([[high]])}, "y": {}})
@@ -213,3 +213,46 @@ def test_a_file_that_litert_cannot_compile_is_said_to_be(tmp_path, folder, image
     broken.write_bytes(file.read_bytes()[:5000])
     with pytest.raises(UserError, match=r"broken\.tflite: LiteRT's CompiledModel cannot run it"):
         proof.compiled_agreement(broken, images[:1], network)
+
+
+def benchmark(*arguments):
+    return run(sys.executable, ROOT / "export" / "benchmark.py", *arguments)
+
+
+def test_files_are_measured_in_turns(folder, cards, tmp_path):
+    files = [folder / "device" / FORMATS[name] for name in ("float32", "int8")]
+    settings = {"threads": 1, "warmup": 1, "runs": 3}
+    options = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    done = benchmark(*files, *options, "--json", tmp_path / "deeper" / "figures.json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "deeper" / "figures.json").read_text())
+    rows = figures.pop("files")
+    assert figures == settings and set(rows) == set(map(str, files))
+    for file, name in zip(files, ("float32", "int8")):
+        row, (low, high) = rows[str(file)], rows[str(file)]["milliseconds_10_90"]
+        assert 0 < low <= row["milliseconds"] <= high and str(file) in done.stdout
+        assert row["bytes"] == file.stat().st_size and row["peak_bytes"] > 0
+        delegate = cards[name]["delegate"]
+        assert (row["partitions"], row["outside"]) == (delegate["partitions"], delegate["outside"])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--runs", 0], "--runs 0: expected at least 1"),
+        (["{file}"], "given twice"),
+        (["{folder}/device/pspnet.onnx"], "not a .tflite file"),
+        (["--json", "{folder}"], "is a folder; expected the name of a file"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(folder, options, message):
+    file = folder / "device" / "pspnet_int8.tflite"
+    done = benchmark(file, *(str(x).format(file=file, folder=folder) for x in options))
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and message in done.stderr
+
+
+@pytest.mark.parametrize("size", [97, (97,), (0, 97), (97.5, 97), "97 97"])
+def test_a_size_that_is_none_is_refused(model, tmp_path, refused, size):
+    message = refused(keras_pspnet.export_model, model, tmp_path / "out", size=size)
+    assert "is not (H, W) in pixels" in message and not (tmp_path / "out").exists()

@@ -47,8 +47,15 @@ function argmax(scores, count) {
   return classes;
 }
 
-/** A picture, video or canvas -> the overlay on the page. */
-async function segment(source, sourceWidth, sourceHeight) {
+/** A picture, video or canvas -> the overlay on the page; one after the other. */
+let last = Promise.resolve();
+function segment(...source) {
+  const turn = last.then(() => show(...source));
+  last = turn.catch(() => {});
+  return turn;
+}
+
+async function show(source, sourceWidth, sourceHeight) {
   small.imageSmoothingQuality = 'high';
   small.drawImage(source, 0, 0, width, height);
   const rgba = small.getImageData(0, 0, width, height).data;
