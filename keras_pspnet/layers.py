@@ -18,7 +18,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     Keras 3 computes moments and their gradients one operation after the other on TensorFlow; with
     the fused kernel a training step of EfficientNet-Lite0 takes 0.80 of the time
-    (benchmarks/batch_norm.py). The values are Keras's, and so is everything in inference and on
+    (benchmarks/training_steps.py). The values are Keras's, and so is everything in inference and on
     other backends.
     """
 
