@@ -6,7 +6,8 @@
 The Keras model, and its float32, float16 and int8 files of class ids, calibrated on 32 training
 pictures, scored on the 101 of val by the code of `keras-pspnet evaluate`. Latency and peak memory
 of all files in turn, two threads. A member that was not trained is timed without a score; so is
-MobileNetV2, whose ImageNet weights are a download. Writes results/mobile.json.
+MobileNetV2, whose ImageNet weights are a download. Files and scores stay in RUNS/NAME/files, and
+are made again when its best.keras is newer. Writes results/mobile.json.
 """
 
 import argparse
@@ -31,25 +32,28 @@ def main():
     from machine import machine
 
     from keras_pspnet.datasets import open_source
+    from keras_pspnet.files import write_json
     from keras_pspnet.recipes import MOBILE
 
     train = open_source("camvid", options.data_dir, split="train").paired()
     val = open_source("camvid", options.data_dir, split="val").paired()
-    recipes = {**MOBILE, "mobilenet_v2, output stride 16, 128": None}
+    recipes = {**MOBILE, "mobilenet_v2_16_128": None}
     rows, files = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, recipe in recipes.items():
-            model = network(recipe, options.runs / name / "best.keras")
-            rows[name] = described(model, recipe)
-            scored = recipe and (options.runs / name / "best.keras").exists()
-            if scored:
-                rows[name]["mIoU"]["keras"] = miou(model, val)
-            for kind, file in exported(model, train, Path(folder) / name).items():
-                files[name, kind] = str(file)
-                if scored:
-                    rows[name]["mIoU"][kind] = miou(file, val)
-            print(name, json.dumps(rows[name]), flush=True)
-        figures = measure(list(files.values()), threads=2, warmup=2, runs=15)
+    for name, recipe in recipes.items():
+        run = options.runs / name
+        scores, best = run / "files" / "scores.json", run / "best.keras"
+        if not scores.exists() or (best.exists() and best.stat().st_mtime > scores.stat().st_mtime):
+            model = network(recipe, best)
+            row = described(model, recipe)
+            made = exported(model, train, scores.parent)
+            if best.exists():
+                row["mIoU"]["keras"] = miou(model, val)
+                row["mIoU"] |= {kind: miou(file, val) for kind, file in made.items()}
+            write_json(scores, row)
+        rows[name] = json.loads(scores.read_text())
+        print(name, json.dumps(rows[name]), flush=True)
+        files |= {(name, kind): str(scores.parent / f"pspnet_{kind}.tflite") for kind in FORMATS}
+    figures = measure(list(files.values()), threads=2, warmup=2, runs=15)
     for (name, kind), file in files.items():
         kept = ("bytes", "milliseconds", "peak_bytes", "partitions")
         rows[name][kind] = {key: figures[file][key] for key in kept}
@@ -107,14 +111,13 @@ def exported(model, train, folder):
         predict.resize_image(train.read(index)[0], size)[None]
         for index in spread(range(len(train)), 32)
     ]
-    folder.mkdir()
-    converter = Converter(
-        fixed(main_network(model), None), folder, "classes", labels, lambda: iter(pictures)
-    )
-    files = {}
-    for kind in FORMATS:
-        files[kind] = folder / f"pspnet_{kind}.tflite"
-        write_bytes(files[kind], add_metadata(converter.convert(kind), labels, "classes"))
+    files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
+    with tempfile.TemporaryDirectory() as scratch:
+        converter = Converter(
+            fixed(main_network(model), None), Path(scratch), "classes", labels, lambda: pictures
+        )
+        for kind, file in files.items():
+            write_bytes(file, add_metadata(converter.convert(kind), labels, "classes"))
     return files
 
 
