@@ -34,7 +34,7 @@ MIN_AGREEMENT = {
 
 CALIBRATION = 32
 """Pictures that ranges are taken from, and that files are compared on where there are no masks. 16,
-32 and 100 street scenes give int8 files of one score (benchmarks/calibration.py)."""
+32 and 100 street scenes give int8 files of one score (benchmarks/results/calibration.json)."""
 
 LABELS_FILE = "labels.json"
 """In a SavedModel's assets.extra, attached to a .tflite file, in the metadata of an ONNX file."""

@@ -30,7 +30,7 @@ CAMVID_LITE0 = Recipe(
 )
 
 # To choose by on a device: ten epochs each, those at output stride 8 with seven of them at 16; 30
-# to 60 minutes on two cores. What each scores, weighs and takes: benchmarks/mobile.py.
+# to 60 minutes on two cores. What each scores, weighs and takes: benchmarks/results/mobile.json.
 MOBILE = {
     f"camvid_mobile_{stride}_{channels}": dataclasses.replace(
         CAMVID_LITE0,
