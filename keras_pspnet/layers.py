@@ -17,9 +17,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch norm with the reference's momentum; on TensorFlow its training step is fused.
 
     Keras 3 computes moments and their gradients one operation after the other on TensorFlow; with
-    the fused kernel a training step of EfficientNet-Lite0 takes 0.80 of the time
-    (benchmarks/training_steps.py). The values are Keras's, and so is everything in inference and on
-    other backends.
+    the fused kernel a training step of EfficientNet-Lite0 takes 0.86 of the time
+    (benchmarks/results/training_steps.json). The values are Keras's, and so is everything in
+    inference and on other backends.
     """
 
     def __init__(self, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, **kwargs):
@@ -175,7 +175,7 @@ class PyramidConv2D(keras.layers.Layer):
     products spread over the map by two constant matrices, first along the rows, then down the
     columns. The result is that of `PyramidPoolingModule` and a `Conv2D` with the same kernel,
     padding "same", for any H and W, also unknown ones. PSPNet-50 at 473x473 needs 258 instead of
-    324 GFLOP so (benchmarks/litert_forms.py).
+    324 GFLOP so, and half of the time of a training step (benchmarks/results/training_steps.json).
 
     Args:
         filters: output channels.

@@ -33,7 +33,7 @@ class Pictures:
     seconds: float  # the Keras model took for each
 
     @classmethod
-    def read(cls, calibration, network, name="given pictures") -> Pictures:
+    def read(cls, calibration, network, name) -> Pictures:
         """
         Args:
             calibration, name: see `export.export_model`.

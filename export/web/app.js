@@ -47,8 +47,9 @@ function argmax(scores, count) {
   return classes;
 }
 
-/** A picture, video or canvas -> the overlay on the page; one after the other. */
 let last = Promise.resolve();
+
+/** A picture, video or canvas -> the overlay on the page; one after the other. */
 function segment(...source) {
   const turn = last.then(() => show(...source));
   last = turn.catch(() => {});
