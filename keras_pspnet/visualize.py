@@ -51,7 +51,8 @@ def legend(mask, labels: LabelSet, height: int, most: int = 16) -> np.ndarray:
     shares = [(counts[index] / counts.sum(), names[index], labels.colors[index])
               for index in range(len(labels)) if counts[index]]  # fmt: skip
     shares.sort(key=lambda entry: -entry[0])
-    row = int(np.clip(height / max(min(len(shares), most) + 1, 1), 14, 30))
+    largest = max(30, height // 24)  # a photograph is looked at from further away
+    row = int(np.clip(height / max(min(len(shares), most) + 1, 1), 14, largest))
     shown = max(min(most, height // row - 1), 1)
     rest = sum(share for share, _, _ in shares[shown:])
     lines = [(color, f"{name}", f"{_percent(share)}") for share, name, color in shares[:shown]]

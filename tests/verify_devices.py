@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import io
 import json
 import subprocess
 import sys
@@ -192,6 +193,12 @@ def _page(browser, address, source, file, folder):
             pixels = base64.b64encode(np.asarray(image.convert("RGB")).tobytes()).decode()
         found = np.frombuffer(base64.b64decode(evaluate(SEGMENT % pixels)), np.uint8)
         equal.append(float((found == expected[index].ravel()).mean()))
+    drawn = {}
+    for name, pixel in (("white", (255,) * 4), ("clear", (0,) * 4)):  # both look white
+        stream = io.BytesIO()
+        Image.new("RGBA", (40, 30), pixel).save(stream, "PNG")
+        drawn[name] = evaluate(DROP % base64.b64encode(stream.getvalue()).decode())[1:]
+    assert drawn["white"] == drawn["clear"], drawn
     data = base64.b64encode(picture.read_bytes()).decode()
     status, pointer, legend = evaluate(DROP % data)
     assert status.endswith(" ms") and pointer and pointer in legend, (status, pointer, legend)

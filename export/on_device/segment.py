@@ -14,13 +14,17 @@ import sys
 import time
 import zipfile
 
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-
 try:
-    from ai_edge_litert.interpreter import Interpreter
-except ImportError:
-    from tflite_runtime.interpreter import Interpreter
+    import numpy as np
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        from tflite_runtime.interpreter import Interpreter
+except ImportError as error:
+    print(f"segment.py: {error}; run: pip install numpy pillow ai-edge-litert", file=sys.stderr)
+    sys.exit(2)
 
 
 class UserError(Exception):
@@ -84,6 +88,17 @@ def read_image(path):
         raise UserError(f"{path}: not a readable picture ({reason})") from error
 
 
+def unique_names(paths):
+    """What the files of each picture are called: its stem, or more where that is taken."""
+    names = []
+    for path in paths:
+        file = os.path.basename(path)
+        stem = os.path.splitext(file)[0]
+        choices = [stem, file] + [f"{stem}_{number}" for number in range(2, len(names) + 3)]
+        names.append(next(name for name in choices if name not in names))
+    return names
+
+
 def segment(run, size, picture):
     """Class ids (H, W) of a picture of any size."""
     height, width = picture.shape[:2]
@@ -107,22 +122,23 @@ def overlay(picture, classes, labels):
         mixed = mixed.resize(
             (mixed.width * factor, mixed.height * factor), Image.Resampling.NEAREST
         )
-    text = ImageFont.load_default(16)
-    places, line, left = [], 0, 8
+    em = max(16, mixed.height // 45)  # pixels; all else is measured in it
+    text, gap, row = ImageFont.load_default(em), em // 2, em * 13 // 8
+    places, line, left = [], 0, gap
     for index in np.unique(classes):
         name = labels["names"][index]
-        needed = 40 + int(text.getlength(name))
-        if left + needed > mixed.width and left > 8:
-            line, left = line + 1, 8
+        needed = em * 5 // 2 + int(text.getlength(name))
+        if left + needed > mixed.width and left > gap:
+            line, left = line + 1, gap
         places.append((index, name, line, left))
         left += needed
-    canvas = Image.new("RGB", (mixed.width, mixed.height + 26 * (line + 1) + 6), "white")
+    canvas = Image.new("RGB", (mixed.width, mixed.height + row * (line + 1) + gap), "white")
     canvas.paste(mixed, (0, 0))
     draw = ImageDraw.Draw(canvas)
     for index, name, line, left in places:
-        top = mixed.height + 6 + 26 * line
-        draw.rectangle((left, top, left + 16, top + 16), fill=tuple(labels["colors"][index]))
-        draw.text((left + 22, top + 8), name, fill="black", font=text, anchor="lm")
+        top = mixed.height + gap + row * line
+        draw.rectangle((left, top, left + em, top + em), fill=tuple(labels["colors"][index]))
+        draw.text((left + em * 11 // 8, top + gap), name, fill="black", font=text, anchor="lm")
     return canvas
 
 
@@ -155,21 +171,17 @@ def main(arguments=None):
     try:
         for path in options.images:
             if not os.path.isfile(path):
-                raise UserError(f"{path}: no such picture")
+                kind = "a folder" if os.path.isdir(path) else "no such file"
+                raise UserError(f"{path}: {kind}; expected pictures")
             read_image(path)
         if options.threads < 1:
             raise UserError(f"--threads {options.threads}: expected at least 1")
         run, size, labels = load(options.file, options.threads)
-        names = []
-        for path in options.images:
+        for path, name in zip(options.images, unique_names(options.images)):
             picture = read_image(path)
             start = time.perf_counter()
             classes = segment(run, size, picture)
             milliseconds = 1000 * (time.perf_counter() - start)
-            # Two pictures of one name must not overwrite each other.
-            name = os.path.splitext(os.path.basename(path))[0]
-            names.append(name)
-            name += f"_{names.count(name)}" if names.count(name) > 1 else ""
             stem = os.path.join(options.out, name)
             ids = Image.fromarray(classes.astype(np.uint8 if classes.max() < 256 else np.uint16))
             sheet = overlay(picture, classes, labels)

@@ -58,6 +58,8 @@ function segment(...source) {
 
 async function show(source, sourceWidth, sourceHeight) {
   small.imageSmoothingQuality = 'high';
+  small.fillStyle = 'white';  // a picture may be transparent
+  small.fillRect(0, 0, width, height);
   small.drawImage(source, 0, 0, width, height);
   const rgba = small.getImageData(0, 0, width, height).data;
   const rgb = new Uint8Array(height * width * 3);

@@ -40,13 +40,12 @@ def main(arguments=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("file", metavar="FILE.tflite")
     parser.add_argument("--port", type=int, default=8000, help="(%(default)s); 0 for any free one")
-    return cli.run(serve, parser.parse_args(arguments))
+    return cli.run(parser.prog, serve, parser.parse_args(arguments))
 
 
 def serve(options: argparse.Namespace) -> None:
     """Serves the page until it is interrupted."""
-    if check_model(options.file) != "tflite":
-        raise UserError(f"{options.file}: not a .tflite file")
+    check_model(options.file, "tflite")
     network = load_model(options.file)
     model = {
         "file": Path(options.file).name,
@@ -90,7 +89,9 @@ def serve(options: argparse.Namespace) -> None:
     try:
         server = http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Handler)
     except (OSError, OverflowError) as error:
-        raise UserError(f"--port {options.port}: cannot be used: {error}") from error
+        raise UserError(
+            f"--port {options.port}: cannot be used: {error}; try another, or 0 for any free one"
+        ) from error
     print(f"http://127.0.0.1:{server.server_port}/ runs {options.file}; Ctrl-C ends", flush=True)
     with server:
         server.serve_forever()
