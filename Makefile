@@ -18,7 +18,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/scenes_baselines.py --json benchmarks/results/scenes_baselines.json
 	$(BIN)/python benchmarks/pyramid.py --out runs/pyramid
 	$(BIN)/python benchmarks/pipeline.py
-	$(BIN)/python benchmarks/batch_norm.py
+	$(BIN)/python benchmarks/training_steps.py
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/litert_forms.py
 	$(BIN)/python benchmarks/memory.py

@@ -18,6 +18,7 @@ from keras_pspnet.model import (
     output_stride_of,
     set_labels,
 )
+from keras_pspnet.optimizer import PSPNetSGD
 
 TINY = {"backbone": "resnet14_narrow", "channels": 8, "input_shape": (49, 49, 3)}
 
@@ -274,11 +275,15 @@ def test_saving_and_loading_in_safe_mode_and_cloning(tmp_path, backbone):
     "load",
     [
         "import keras_pspnet; model = keras_pspnet.load_model(path)",
-        "import keras, keras_pspnet.layers; model = keras.saving.load_model(path)",
+        "import keras, keras_pspnet.layers; model = keras.saving.load_model(path, compile=False)",
+        "import keras, keras_pspnet.losses, keras_pspnet.optimizer; "
+        "model = keras.saving.load_model(path); assert model.compiled",
     ],
 )
 def test_a_fresh_process_loads_a_saved_model(tmp_path, load):
-    build().save(tmp_path / "model.keras")
+    model, loss = build(), VoidCrossentropy()
+    model.compile(PSPNetSGD(0.01), loss={"main": loss, "aux": loss})
+    model.save(tmp_path / "model.keras")
     code = f"import sys; path = sys.argv[1]; {load}; print(sorted(model.output_names))"
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path / "model.keras"],
