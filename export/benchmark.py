@@ -33,7 +33,7 @@ def main(arguments=None):
     )
     parser.add_argument("--runs", type=int, default=20, help="runs that do (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
-    return cli.run(benchmark, parser.parse_args(arguments))
+    return cli.run(parser.prog, benchmark, parser.parse_args(arguments))
 
 
 def benchmark(options: argparse.Namespace) -> None:
@@ -43,8 +43,7 @@ def benchmark(options: argparse.Namespace) -> None:
             given = getattr(options, name)
             raise UserError(f"--{name} {given}: expected at least {least}")
     for file in options.files:
-        if check_model(file) != "tflite":
-            raise UserError(f"{file}: not a .tflite file")
+        check_model(file, "tflite")
     if len({Path(file).resolve() for file in options.files}) < len(options.files):
         raise UserError("the same file is given twice; expected each once")
     if options.json:

@@ -36,7 +36,7 @@ def main(arguments=None):
     parser.add_argument("--out", metavar="DIR", required=True)
     parser.add_argument("--calibration", metavar="DIR", required=True, help="a folder of pictures")
     cli.add_export_options(parser)
-    return cli.run(release, parser.parse_args(arguments))
+    return cli.run(parser.prog, release, parser.parse_args(arguments))
 
 
 def release(options: argparse.Namespace) -> None:
@@ -83,7 +83,7 @@ def row(card) -> str:
     takes = "" if delegate is None else f"{delegate['partitions']} partitions"
     if delegate and delegate["outside"]:
         takes += f", all but {len(delegate['outside'])} operators"
-    return f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.2%} | {takes} |"
+    return f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.4%} | {takes} |"
 
 
 if __name__ == "__main__":

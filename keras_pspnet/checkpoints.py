@@ -67,8 +67,11 @@ def read_checkpoint(path) -> dict:
     except MemoryError as error:
         raise UserError(f"{path}: asks for more memory than there is") from error
     except Exception as error:  # a damaged file can raise anything
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
+        reason = f"{type(error).__name__} {' '.join(str(error).split())[:160]}".strip()
+        raise UserError(
+            f"{path}: not a readable checkpoint ({reason}); expected a .pth, .safetensors, .h5 or "
+            ".npy file"
+        ) from error
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:

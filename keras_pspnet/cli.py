@@ -90,7 +90,7 @@ def main(arguments=None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     options.typed = shlex.join(["keras-pspnet", *arguments])
-    return run(options.call, options)
+    return run(parser.prog, options.call, options)
 
 
 def add_export_options(parser) -> None:
@@ -101,27 +101,27 @@ def add_export_options(parser) -> None:
     parser.add_argument("--min-agreement", type=float, metavar="F", help="share of equal pixels")
 
 
-def run(call: Callable, options) -> int:
+def run(program: str, call: Callable, options) -> int:
     """Calls a command; what the user can mend becomes one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         call(options)
     except UserError as error:
-        print(f"keras-pspnet: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # whoever read the output has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except MemoryError:
-        print("keras-pspnet: not enough memory; take smaller pictures or sizes", file=sys.stderr)
+        print(f"{program}: not enough memory; take smaller pictures or sizes", file=sys.stderr)
         return 2
     except (OSError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         name = getattr(error, "filename", None) or "a file"
-        print(f"keras-pspnet: {str(name)[:80]}: cannot be used: {reason}", file=sys.stderr)
+        print(f"{program}: {str(name)[:80]}: cannot be used: {reason}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("keras-pspnet: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return 130
     return 0
 

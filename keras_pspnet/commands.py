@@ -195,7 +195,8 @@ def predict(options) -> None:
                 out / f"{stem}_overlay.png": visualize.png(sheet),
             }
         )
-    print(f"{out}: {len(images)} pictures, each as _classes.png (class ids) and _overlay.png")
+    count = f"{len(images)} picture{'' if len(images) == 1 else 's'}"
+    print(f"{out}: {count}, as _classes.png (class ids) and _overlay.png")
 
 
 def export(options) -> dict:
@@ -203,7 +204,7 @@ def export(options) -> dict:
     from keras_pspnet.contract import check_request
     from keras_pspnet.labels import load_labels
 
-    runners.check_keras_model(options.model)
+    runners.check_model(options.model, "keras")
     labels = load_labels(options.labels) if options.labels else None
     writable_folder(options.out)
     formats = [name.strip() for name in options.formats.split(",")]

@@ -73,7 +73,7 @@ def check_request(formats, output="classes", size=None, min_agreement=None) -> N
         raise UserError(f"min_agreement {min_agreement} is not a share of pixels in 0..1")
 
 
-def check_size(size) -> None:
+def check_size(size, name="size") -> None:
     """Whether a size is one, or None.
 
     Raises:
@@ -83,4 +83,4 @@ def check_size(size) -> None:
         return
     pair = isinstance(size, (tuple, list)) and len(size) == 2
     if not pair or not all(isinstance(side, numbers.Integral) and side >= 1 for side in size):
-        raise UserError(f"size {size!r} is not (H, W) in pixels, both whole and at least 1")
+        raise UserError(f"{name} {size!r} is not (H, W) in pixels, both whole and at least 1")

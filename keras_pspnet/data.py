@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras_pspnet import predict
 from keras_pspnet.augment import Augmentation
 from keras_pspnet.augment import crop as crop_pair
+from keras_pspnet.contract import check_size
 from keras_pspnet.datasets import open_source
 from keras_pspnet.files import UserError
 from keras_pspnet.sources import Source
@@ -35,9 +36,12 @@ def load(
         Batches of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void is 255.
 
     Raises:
-        UserError: no such dataset or split, or too few pictures for a batch.
+        UserError: no such dataset or split, too few pictures for a batch, a crop that is no size.
         ValueError: `augment` without `crop`.
     """
+    check_size(crop, "crop")
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: expected at least 1")
     source = open_source(name, path, split=split).paired()
     augmentation = Augmentation() if augment is True else augment
     if augmentation and crop is None:

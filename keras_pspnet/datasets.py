@@ -11,10 +11,22 @@ from keras_pspnet.files import UserError, is_picture, pictures_in, read_bytes
 from keras_pspnet.labels import CAMVID, LabelSet
 from keras_pspnet.sources import Source, labels_in, paired_files
 
-LAYOUTS = {  # name -> (a split, the splits)
-    "ade20k": (layouts.ade20k, layouts.ade20k_splits),
-    "cityscapes": (layouts.cityscapes, layouts.cityscapes_splits),
-    "voc2012": (layouts.voc2012, layouts.voc2012_splits),
+LAYOUTS = {  # name -> (a split, the splits, what stands in its folder)
+    "ade20k": (
+        layouts.ade20k,
+        layouts.ade20k_splits,
+        "images/training/ and annotations/training/",
+    ),
+    "cityscapes": (
+        layouts.cityscapes,
+        layouts.cityscapes_splits,
+        "leftImg8bit/train/CITY/ and gtFine/train/CITY/",
+    ),
+    "voc2012": (
+        layouts.voc2012,
+        layouts.voc2012_splits,
+        "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/train.txt",
+    ),
 }
 NAMES = ("scenes", "camvid", *LAYOUTS, "folder")
 SCENES = {"train": 1200, "val": 100}
@@ -66,7 +78,7 @@ def splits_of(name: str, path=None) -> list[str]:
     if name in LAYOUTS:
         found = LAYOUTS[name][1](path)
         if not found:
-            raise UserError(f"{path}: no split in it; expected the {name} dataset")
+            raise UserError(f"{path}: no split in it; expected {LAYOUTS[name][2]}")
         return found
     if name == "camvid":
         found = _folders(path)

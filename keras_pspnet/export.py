@@ -19,9 +19,10 @@ from keras_pspnet.files import UserError, writable_folder, write_bytes, write_js
 from keras_pspnet.model import labels_of, main_network
 from keras_pspnet.proof import Pictures, compiled_agreement
 from keras_pspnet.quantize import Converter, write_saved_model
-from keras_pspnet.runners import load_model
+from keras_pspnet.runners import check_ours, load_model
 from keras_pspnet.tflite_metadata import add_metadata
 
+SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 PARTIAL = ".partial"  # in the target folder, so that files are moved within one file system
 
 
@@ -47,7 +48,7 @@ def export_model(
 
     Args:
         model: a keras.Model of `build_pspnet`.
-        out: the folder; files of the same names are replaced.
+        out: the folder; files of the same names are replaced, and a SavedModel as a whole.
         formats: "saved_model"; "float32", "float16" (weights), "dynamic" (int8 weights), "int8",
             "int16" (activations, int8 weights), each a `.tflite`; "onnx". The last two need the
             extra `mobile`.
@@ -82,8 +83,7 @@ def export_model(
             f"export does not work under Keras's backend {keras.backend.backend()}; save the model "
             "as a .keras file and export that with KERAS_BACKEND=tensorflow"
         )
-    if not isinstance(model, keras.Model):
-        raise UserError(f"a {type(model).__name__} cannot be exported; expected a keras.Model")
+    check_ours(model, "model")
     out = writable_folder(out)
     labels = labels or labels_of(model)
     network = fixed(main_network(model), size)
@@ -158,7 +158,13 @@ def _check_targets(out: Path, formats) -> None:
             target = out / file
             folder = not Path(file).suffix
             if target.exists() and target.is_dir() != folder:
-                raise UserError(f"{target}: is in the way; remove it or choose another --out")
+                raise UserError(f"{target}: is in the way; remove it or choose another folder")
+            foreign = {f.name for f in target.iterdir()} - SAVED_MODEL if target.is_dir() else ()
+            if foreign:
+                raise UserError(
+                    f"{target / min(foreign)}: is no part of a SavedModel, which would replace the "
+                    "folder; move it or choose another folder"
+                )
 
 
 def _reason(message: str) -> str:

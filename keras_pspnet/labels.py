@@ -92,6 +92,10 @@ class LabelSet:
         """The inverse of `to_config`; also reads a labels.json, where only `names` is required."""
         if not isinstance(config, dict) or not isinstance(config.get("names"), (list, tuple)):
             raise UserError('labels: expected {"names": [...], ...}')
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in config:
+            if key not in known:
+                raise UserError(f"labels: {key!r} is not known; expected {', '.join(known)}")
         try:
             return cls(
                 names=tuple(config["names"]),

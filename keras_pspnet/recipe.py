@@ -170,5 +170,6 @@ def _parse(name, text, kind):
         value = None
     numbers = value if isinstance(value, tuple) else (value,)
     if type(value).__name__ != kind or any(type(n) not in (int, float, bool) for n in numbers):
-        raise UserError(f"--set {name}={text}: expected a value of type {kind}")
+        example = f", as {name}=1,2,3" if kind == "tuple" else ""
+        raise UserError(f"--set {name}={text}: expected a value of type {kind}{example}")
     return value

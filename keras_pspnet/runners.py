@@ -17,18 +17,35 @@ from keras_pspnet.files import UserError, read_bytes, write_bytes
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.predict import Network
 
+KINDS = {
+    "keras": "a .keras file",
+    "saved_model": "a SavedModel folder",
+    "tflite": "a .tflite file",
+    "onnx": "a .onnx file",
+}
 
-def check_model(path) -> str:
+
+def check_model(path, *kinds: str) -> str:
     """What kind of model a path holds, without importing TensorFlow.
+
+    Args:
+        kinds: those of KINDS that are wanted; all by default.
 
     Returns:
         "keras", "saved_model", "tflite" or "onnx".
 
     Raises:
-        UserError: nothing there, or no model.
+        UserError: nothing there, or no model of these kinds.
     """
     path = Path(path)
-    expected = "expected a .keras file, a SavedModel folder, a .tflite or .onnx file"
+    expected = f"expected {' or '.join(KINDS[kind] for kind in kinds or KINDS)}"
+    kind = _kind(path, expected)
+    if kinds and kind not in kinds:
+        raise UserError(f"{path}: is {KINDS[kind]}; {expected}")
+    return kind
+
+
+def _kind(path, expected) -> str:
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; {expected}")
     if path.is_dir():
@@ -45,17 +62,6 @@ def check_model(path) -> str:
             if "config.json" in archive.namelist():
                 return "keras"
     raise UserError(f"{path}: not a model; {expected}")
-
-
-def check_keras_model(path) -> None:
-    """As `check_model`, for what must be a .keras file.
-
-    Raises:
-        UserError: anything else.
-    """
-    kind = check_model(path)
-    if kind != "keras":
-        raise UserError(f"{path}: a {kind} model; expected a .keras file, which can be exported")
 
 
 def load_model(path):
@@ -117,16 +123,24 @@ def keras_bytes(model, path: Path) -> bytes:
 def _load_keras(path):
     import keras
 
-    import keras_pspnet.layers
-    import keras_pspnet.losses
-    import keras_pspnet.model
-    import keras_pspnet.optimizer
+    from keras_pspnet import losses, optimizer  # noqa: F401  they register what files hold
 
     model = keras.saving.load_model(path)
-    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
-    if not isinstance(layers.get("main"), keras_pspnet.layers.Upsample):
-        raise UserError(f"{path}: a Keras model, but not one of build_pspnet")
+    check_ours(model, path)
     return model
+
+
+def check_ours(model, name) -> None:
+    """Whether a model is one of `build_pspnet`.
+
+    Raises:
+        UserError: it is not.
+    """
+    from keras_pspnet.layers import Upsample
+
+    layers = {layer.name: layer for layer in getattr(model, "layers", ())}
+    if not isinstance(layers.get("main"), Upsample):
+        raise UserError(f"{name}: {type(model).__name__}, but not one of build_pspnet")
 
 
 def _saved_model(path) -> Network:
@@ -247,6 +261,7 @@ def as_network(model) -> Network:
         return model
     from keras_pspnet.model import labels_of
 
+    check_ours(model, "model")
     if model not in _networks:
         _networks[model] = _keras_network(model)
     # Its labels may have been set since.
@@ -276,6 +291,6 @@ def segment(model, image, protocol: predict.Protocol | None = None) -> np.ndarra
         (H, W) class ids.
 
     Raises:
-        UserError: a path that is no readable picture, an array of another shape.
+        UserError: a path that is no readable picture, an array of another shape, another model.
     """
     return predict.segment(as_network(model), predict.as_picture(image), protocol)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from keras_pspnet import labels, visualize
+from keras_pspnet.contract import check_size
 from keras_pspnet.drawings import (
     BED,
     BOAT,
@@ -59,8 +60,9 @@ def scene(index: int, *, split: str = "train", size: tuple[int, int] = (185, 185
         The picture, (H, W, 3) uint8 RGB, and its mask, (H, W) uint8: class ids of LABELS or 255.
 
     Raises:
-        UserError: no such split.
+        UserError: no such split, no size.
     """
+    check_size(size)
     if split not in SPLITS:
         raise UserError(f"scenes: no split {split!r}; expected one of {', '.join(SPLITS)}")
     rng = np.random.default_rng((SPLITS[split], index))

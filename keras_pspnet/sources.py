@@ -198,7 +198,7 @@ def labels_in(masks, where) -> LabelSet:
         where: what a message calls all of them.
 
     Raises:
-        UserError: none that can be read; nothing but void, or one class alone.
+        UserError: nothing but void, or one class alone.
     """
     found, errors = np.zeros(256, bool), []
     for mask, name in masks:
@@ -206,8 +206,8 @@ def labels_in(masks, where) -> LabelSet:
             found |= np.bincount(read_mask(mask, name).ravel(), minlength=256) > 0
         except UserError as error:
             errors.append(error)
-    if not found.any():
-        raise_first(errors)
+    if errors and not found.any():
+        return LabelSet.numbered(1)  # `Source.check` and `survey` name every one of them
     ids = [int(value) for value in np.flatnonzero(found) if value != IGNORE]
     if not ids:
         raise UserError(f"{where}: only void ({IGNORE}) in the masks; expected class ids")

@@ -118,7 +118,8 @@ class Run:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
         if resumed:
-            print(f"resuming at step {self.state['step']} of {self.steps}", flush=True)
+            anew = "" if self.last.exists() else f"; {self.out} holds no run to go on with"
+            print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
         write_json(self.out / "recipe.json", {**self.recipe.to_config(), "data_dir": self.data_dir})
 
     def train(self) -> keras.Model:
@@ -128,6 +129,9 @@ class Run:
         try:
             while self.state["step"] < self.steps:
                 self._epoch(meter)
+        except KeyboardInterrupt:
+            meter.say(f"{self.out}: --resume goes on at step {self.state['step']}")
+            raise
         finally:
             meter.close()
         self._pictures()

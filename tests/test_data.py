@@ -95,6 +95,18 @@ def test_augmenting_without_a_crop_is_refused(folder):
         data.load("folder", folder, split="train", augment=True)
 
 
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        ({"crop": 33}, "crop 33 is not (H, W)"),
+        ({"crop": (33, 0)}, "crop (33, 0) is not (H, W)"),
+        ({"batch_size": 0}, "batch_size=0: expected at least 1"),
+    ],
+)
+def test_a_batch_of_no_size_is_refused(refused, wrong, says):
+    assert says in refused(data.load, "scenes", split="val", **wrong)
+
+
 def test_with_aux_gives_both_heads_the_mask():
     dataset = data.with_aux(tf.data.Dataset.from_tensors(([1.0], [2])))
     ((image, masks),) = list(dataset)

@@ -114,6 +114,15 @@ def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["pspnet_float32.tflite"]
 
 
+def test_a_folder_that_is_no_saved_model_is_not_replaced(model, tmp_path):
+    notes = tmp_path / "saved_model" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(UserError, match=r"saved_model/notes\.txt: is no part of a SavedModel"):
+        keras_pspnet.export_model(model, tmp_path)
+    assert notes.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_model_that_diverged_is_not_handed_over(model, tmp_path):
     broken = keras.models.clone_model(model)
     broken.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])

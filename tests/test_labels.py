@@ -55,6 +55,7 @@ def test_ids_become_numbers():
         ({"names": ["a"], "ids": {"3": 1}}, "3 to 1"),
         ({"names": ["a"], "ids": {"x": 0}}, "'x'"),
         ({"names": ["a"], "ids": [0]}, "list"),
+        ({"names": ["a"], "colour": []}, "'colour' is not known; expected names, colors, ignore"),
     ],
 )
 def test_a_config_that_means_nothing_gets_one_line(refused, config, says):

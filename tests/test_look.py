@@ -179,6 +179,19 @@ def test_a_split_whose_masks_are_not_there_does_not_hide_the_others(tmp_path, ca
     assert [line.split(": ")[1] for line in bad] == [*map(str, files), str(root / "masks" / "val")]
 
 
+def test_masks_of_a_wrong_mode_are_all_named_also_without_labels(tmp_path, capfd):
+    root = dataset("folder", tmp_path / "data", count=2)
+    (root / "labels.json").unlink()
+    masks = [root / "masks" / split / f"{i}.png" for split in ("train", "val") for i in range(2)]
+    for mask in masks:
+        save(Image.open(mask).convert("LA"), mask)
+    code, lines, errors = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
+    assert code == 2 and "4 bad pairs" in errors[-1]
+    bad = [line for line in lines if line.startswith("bad: ")]
+    assert [line.split(": ")[1] for line in bad] == list(map(str, masks))
+    assert all("mode LA" in line for line in bad)
+
+
 @pytest.mark.parametrize(
     "arguments, says",
     [

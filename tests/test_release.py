@@ -1,12 +1,14 @@
 """export/release.py: every format, its card, and the program that devices run."""
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -15,7 +17,7 @@ from PIL import Image
 import keras_pspnet
 from keras_pspnet import contract, proof, scenes
 from keras_pspnet.contract import FORMATS
-from keras_pspnet.files import UserError
+from keras_pspnet.files import UserError, unique_stems
 from keras_pspnet.labels import SCENES
 from keras_pspnet.quantize import widen
 from keras_pspnet.tflite_metadata import delegation
@@ -111,7 +113,8 @@ def test_a_device_without_tensorflow_segments_pictures(folder):
         ("text as model", "not a .tflite file"),
         ("truncated model", "damaged"),
         ("no model", "No such file"),
-        ("no picture", "no such picture"),
+        ("no picture", "no such file; expected pictures"),
+        ("folder as picture", "a folder; expected pictures"),
         ("truncated picture", "not a readable picture"),
         ("file as out", "cannot be written"),
     ],
@@ -128,6 +131,9 @@ def test_what_is_wrong_is_one_line(folder, tmp_path, change, message):
         model.unlink()
     elif change == "no picture":
         picture.unlink()
+    elif change == "folder as picture":
+        picture.unlink()
+        picture.mkdir()
     elif change == "truncated picture":
         picture.write_bytes(picture.read_bytes()[:2000])
     elif change == "file as out":
@@ -138,6 +144,21 @@ def test_what_is_wrong_is_one_line(folder, tmp_path, change, message):
     lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
     assert len(lines) == 1 and message in lines[0], done.stderr
     assert out.is_file() or not out.exists()
+
+
+def test_a_device_without_its_runtime_is_told_what_to_install(folder):
+    missing = "import sys; sys.modules['ai_edge_litert'] = sys.modules['tflite_runtime'] = None; "
+    segment = ROOT / "export" / "on_device" / "segment.py"
+    done = run(sys.executable, "-c", missing + WITHOUT_TENSORFLOW, segment)
+    assert done.returncode == 2 and not done.stdout
+    assert len(done.stderr.splitlines()) == 1 and "pip install numpy pillow" in done.stderr
+
+
+def test_pictures_of_one_name_are_named_as_by_predict():
+    names = runpy.run_path(str(ROOT / "export" / "on_device" / "segment.py"))["unique_names"]
+    paths = ["a/p.png", "b/p.png", "p.jpg", "c/p.png", "q.png", "p_2.png"]
+    assert names(paths) == unique_stems(paths)
+    assert names(paths) == ["p", "p.png", "p.jpg", "p_2", "q", "p_2.png"]
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -184,6 +205,8 @@ def test_the_delegate_takes_all_that_it_can(model, tmp_path):
     for file in files.values():
         logits = keras_pspnet.load_model(file)(np.zeros((1, 89, 89, 3), np.uint8))
         assert logits.dtype == np.float32 and logits.shape == (1, 89, 89, 12)
+    # 12 rows become 89: a scale of 89 / 12, rounded to float32, makes 88 of them.
+    onnx.checker.check_model(files["onnx"], full_check=True)
     assert delegation(files["float32"]) == (1, ["CAST"])
     assert delegation(files["float16"]) == (1, ["CAST"])
     assert delegation(files["int8"]) == (1, ["CAST"])
@@ -241,7 +264,7 @@ def test_files_are_measured_in_turns(folder, cards, tmp_path):
     [
         (["--runs", 0], "--runs 0: expected at least 1"),
         (["{file}"], "given twice"),
-        (["{folder}/device/pspnet.onnx"], "not a .tflite file"),
+        (["{folder}/device/pspnet.onnx"], "is a .onnx file; expected a .tflite file"),
         (["--json", "{folder}"], "is a folder; expected the name of a file"),
     ],
 )

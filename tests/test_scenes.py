@@ -104,6 +104,10 @@ def test_things_have_a_void_rim(some):
             assert set(np.unique(one[other])) <= {*things, VOID}
 
 
+def test_a_size_that_is_none_is_refused(refused):
+    assert "size 240 is not (H, W)" in refused(scenes.scene, 0, size=240)
+
+
 def test_unknown_split():
     with pytest.raises(UserError, match="no split 'test'; expected one of train, val") as error:
         scenes.scene(0, split="test")

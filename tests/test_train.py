@@ -111,7 +111,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(run, tmp_path, monkeypat
 def test_resuming_nothing_starts_and_resuming_what_is_done_ends(run, tmp_path, capsys):
     recipe = SMALL.change(["epochs=1", "train_images=4", "val_images=1"])
     train.fit(recipe, tmp_path, resumed=True)
-    assert "resuming at step 0 of 1" in capsys.readouterr().out
+    assert f"resuming at step 0 of 1; {tmp_path} holds no run" in capsys.readouterr().out
     before = (tmp_path / "last.keras").read_bytes()
     train.fit(recipe, tmp_path, resumed=True)
     assert "resuming at step 1 of 1" in capsys.readouterr().out
@@ -188,7 +188,7 @@ def test_every_recipe_survives_its_config():
         ("crop=49.5,49", "whole numbers"),
         ("batch_size=-1", "1 to"),
         ("crop=97", "two numbers"),
-        ("crop=a,b", "expected a value of type tuple"),
+        ("crop=a,b", "expected a value of type tuple, as crop=1,2,3"),
         ("class_weights=2", "expected a value of type bool"),
         ("learning_rate=fast", "expected a value of type float"),
     ],
