@@ -100,6 +100,7 @@ def described(model, recipe):
 def exported(model, train, folder):
     """The files of a model, trained or not: nothing is refused."""
     from keras_pspnet import predict
+    from keras_pspnet.contract import CALIBRATION
     from keras_pspnet.export import fixed
     from keras_pspnet.files import spread, write_bytes
     from keras_pspnet.model import labels_of, main_network
@@ -109,7 +110,7 @@ def exported(model, train, folder):
     size, labels = model.input.shape[1:3], labels_of(model)
     pictures = [
         predict.resize_image(train.read(index)[0], size)[None]
-        for index in spread(range(len(train)), 32)
+        for index in spread(range(len(train)), CALIBRATION)
     ]
     files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
     with tempfile.TemporaryDirectory() as scratch:

@@ -80,25 +80,22 @@ def measure(files, threads, warmup, runs) -> dict[str, dict]:
             process.start()
             theirs.close()
             workers[file] = process, ours
-            _answer(file, ours)
+            _ask(file, ours)
         milliseconds = {file: [] for file in files}
         for number in track(range(warmup + runs), "measuring", warmup + runs):
             for file, (_, pipe) in workers.items():
-                with contextlib.suppress(BrokenPipeError):  # its answer says so
-                    pipe.send("run")
-                taken = _answer(file, pipe)
+                taken = _ask(file, pipe, "run")
                 if number >= warmup:
                     milliseconds[file].append(1000 * taken)
         rows = {}
         for file, (_, pipe) in workers.items():
-            pipe.send("end")
             times = sorted(milliseconds[file])
             last = len(times) - 1
             rows[file] = {
                 "milliseconds": statistics.median(times),
                 "milliseconds_10_90": [times[round(0.1 * last)], times[round(0.9 * last)]],
                 "bytes": Path(file).stat().st_size,
-                **_answer(file, pipe),
+                **_ask(file, pipe, "end"),
             }
         return rows
     finally:
@@ -106,10 +103,14 @@ def measure(files, threads, warmup, runs) -> dict[str, dict]:
             process.kill()
 
 
-def _answer(file, pipe):
+def _ask(file, pipe, word=None):
+    """A process's answer to a word; at its start, without one."""
     try:
+        with contextlib.suppress(BrokenPipeError):  # its last answer may say why
+            if word:
+                pipe.send(word)
         answer = pipe.recv()
-    except EOFError as error:
+    except (EOFError, ConnectionError) as error:
         raise UserError(f"{file}: its process died; is there enough memory?") from error
     if isinstance(answer, str):
         raise UserError(f"{file}: cannot be run: {answer}")

@@ -4,7 +4,6 @@ python export/release.py MODEL.keras --out DIR --calibration DIR
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from keras_pspnet import cli, commands
 
 RUNNER = Path(__file__).parent / "on_device" / "segment.py"
 
-README = """# {title}
+README = """# PSPNet, {classes} classes, {height}x{width}
 
 Segments RGB pictures into {classes} classes: {names}.
 
@@ -44,12 +43,13 @@ def release(options: argparse.Namespace) -> None:
     import json
 
     from keras_pspnet.contract import FORMATS, available_formats
-    from keras_pspnet.files import UserError, write_bytes
+    from keras_pspnet.files import UserError, read_bytes, write_bytes
 
     out = Path(options.out)
-    for name in (RUNNER.name, "README.md"):
-        if (out / name).is_dir():
-            raise UserError(f"{out / name}: is in the way; remove it or choose another --out")
+    for name, ours in ((RUNNER.name, RUNNER.read_bytes()), ("README.md", README.encode())):
+        file = out / name
+        if file.exists() and (file.is_dir() or read_bytes(file)[:10] != ours[:10]):
+            raise UserError(f"{file}: is in the way; move it or choose another --out")
     options.formats = ",".join(available_formats())
     left_out = [name for name in FORMATS if name not in available_formats()]
     if left_out:
@@ -61,7 +61,6 @@ def release(options: argparse.Namespace) -> None:
     ]
     _, height, width, _ = cards[0]["input"]["shape"]
     text = README.format(
-        title=f"PSPNet, {len(cards[0]['labels'])} classes, {height}x{width}",
         classes=len(cards[0]["labels"]),
         names=", ".join(cards[0]["labels"]),
         height=height,
@@ -71,10 +70,7 @@ def release(options: argparse.Namespace) -> None:
         left_out=left_out or "",
     )
     write_bytes(out / "README.md", text.encode())
-    try:
-        shutil.copyfile(RUNNER, out / RUNNER.name)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    write_bytes(out / RUNNER.name, RUNNER.read_bytes())
 
 
 def row(card) -> str:

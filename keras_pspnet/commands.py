@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
 import json
 import logging
 import os
@@ -42,11 +43,16 @@ def quiet_tensorflow() -> None:
 def quiet_stderr():
     """Without what libraries print to stderr past Python; errors are raised as ever."""
     stderr = os.dup(2)
+    watched = faulthandler.is_enabled()
+    if not watched:
+        faulthandler.enable(stderr)  # where one crashes, it is seen
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
+        if not watched:
+            faulthandler.disable()
         os.dup2(stderr, 2)
         os.close(stderr)
 

@@ -31,6 +31,8 @@ MIN_AGREEMENT = {
     "onnx": 0.999,
 }
 """The least share of pixels that must equal the Keras model's; a half is a broken graph."""
+COMPILED_AGREEMENT = 0.99
+"""The least share of pixels LiteRT's two runtimes must agree on: their kernels are the same."""
 
 CALIBRATION = 32
 """Pictures that ranges are taken from, and that files are compared on where there are no masks. 16,
@@ -69,8 +71,9 @@ def check_request(formats, output="classes", size=None, min_agreement=None) -> N
     if output not in OUTPUTS:
         raise UserError(f"output {output!r} is not known; expected one of {', '.join(OUTPUTS)}")
     check_size(size)
-    if min_agreement is not None and not 0 <= min_agreement <= 1:
-        raise UserError(f"min_agreement {min_agreement} is not a share of pixels in 0..1")
+    number = isinstance(min_agreement, numbers.Real)
+    if min_agreement is not None and not (number and 0 <= min_agreement <= 1):
+        raise UserError(f"min_agreement {min_agreement!r} is not a share of pixels in 0..1")
 
 
 def check_size(size, name="size") -> None:

@@ -88,7 +88,7 @@ def _form(layer, winograd) -> dict:
 
 
 def _norm_behind(layer, network):
-    """The batch norm that alone takes a layer's output, or None."""
+    """The batch norm that alone takes a layer's output, or None; both are called once."""
     takers = [
         operation
         for operation in network.operations
@@ -98,7 +98,8 @@ def _norm_behind(layer, network):
     lone = len(takers) == 1 and not any(layer.output is x for x in network.outputs)
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
     norm = lone and linear and isinstance(takers[0], layers.BatchNormalization)
-    return takers[0] if norm else None
+    once = norm and len(layer._inbound_nodes) == len(takers[0]._inbound_nodes) == 1
+    return takers[0] if once else None
 
 
 def _folded(layer, norm) -> list[np.ndarray]:

@@ -14,8 +14,9 @@ import keras
 import tensorflow as tf
 
 from keras_pspnet.card import describe
-from keras_pspnet.contract import FORMATS, MIN_AGREEMENT, check_request
+from keras_pspnet.contract import COMPILED_AGREEMENT, FORMATS, MIN_AGREEMENT, check_request
 from keras_pspnet.files import UserError, writable_folder, write_bytes, write_json
+from keras_pspnet.labels import LabelSet
 from keras_pspnet.model import labels_of, main_network
 from keras_pspnet.proof import Pictures, compiled_agreement
 from keras_pspnet.quantize import Converter, write_saved_model
@@ -74,8 +75,8 @@ def export_model(
         UserError: a request that cannot be met, pictures that cannot be read, a file that differs
             from the Keras model.
     """
-    if isinstance(formats, str):
-        raise UserError(f"formats={formats!r}; expected several names, as ({formats!r},)")
+    if isinstance(formats, str) or formats is None:
+        raise UserError(f"formats={formats!r}; expected several names, as ('float32',)")
     formats = tuple(dict.fromkeys(formats))
     check_request(formats, output, size, min_agreement)
     if keras.backend.backend() != "tensorflow":
@@ -86,6 +87,8 @@ def export_model(
     check_ours(model, "model")
     out = writable_folder(out)
     labels = labels or labels_of(model)
+    if not isinstance(labels, LabelSet):
+        raise UserError(f"labels: a {type(labels).__name__}; expected a LabelSet")
     network = fixed(main_network(model), size)
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
@@ -119,11 +122,12 @@ def export_model(
             exported = load_model(file)
             card |= pictures.compare(exported)
             least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
-            _judge(file.name, card["agreement"], least)
+            _judge(file.name, card["agreement"], least, "the Keras model's")
             if file.suffix == ".tflite":
                 agreement = compiled_agreement(file, next(pictures.calibration()), exported)
                 card["compiled_model_agreement"] = agreement
-                _judge(f"{file.name} in LiteRT's CompiledModel", agreement, least)
+                name_there = f"{file.name} in LiteRT's CompiledModel"
+                _judge(name_there, agreement, COMPILED_AGREEMENT, "its Interpreter's")
             write_json(partial / _card_name(name), card)
             miou = "; mIoU {keras:.4f} -> {file:.4f}".format(**card["mIoU"]) if card["mIoU"] else ""
             say(
@@ -133,12 +137,12 @@ def export_model(
         for name in formats:
             for file in (FORMATS[name], _card_name(name)):
                 if (out / file).is_dir():  # only a file can be replaced at once
-                    _remove(out / file)
+                    os.replace(out / file, partial / f"old_{file}")
                 os.replace(partial / file, out / file)
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
-        raise UserError(f"{out}: cannot be written: {_reason(error.message)}") from error
+        raise UserError(f"{out}: {_reason(error.message)}") from error
     finally:
         _remove(partial)
         for folder in new_folders:
@@ -168,9 +172,11 @@ def _check_targets(out: Path, formats) -> None:
 
 
 def _reason(message: str) -> str:
-    """What is wrong with a disk, out of a TensorFlow message of many words."""
-    known = [os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)]
-    return next((text for text in known if text in message), message.splitlines()[0][-160:])
+    """What is wrong, out of a TensorFlow message of many words; mostly it is the disk."""
+    for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+        if os.strerror(number) in message:
+            return f"cannot be written: {os.strerror(number)}"
+    return f"the export failed: {message.splitlines()[0][-160:]}"
 
 
 def _remove(path: Path) -> None:
@@ -197,9 +203,9 @@ def fixed(network, size):
     return clone
 
 
-def _judge(name, agreement, least) -> None:
+def _judge(name, agreement, least, whose) -> None:
     if agreement < least:
         raise UserError(
-            f"{name}: only {agreement:.4%} of the pixels equal the Keras model's; expected at "
-            f"least {least:.2%}; the file was not kept"
+            f"{name}: only {agreement:.4%} of the pixels equal {whose}; expected at least "
+            f"{least:.2%}; the file was not kept"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from keras_pspnet import predict, scenes
 from keras_pspnet.contract import CALIBRATION, SIGNATURE
 from keras_pspnet.files import UserError, list_images, spread
-from keras_pspnet.labels import LabelSet
+from keras_pspnet.labels import LabelSet, void_of
 from keras_pspnet.metrics import ConfusionMatrix
 
 SCENES = 8
@@ -40,7 +40,8 @@ class Pictures:
             network: the Keras network, of a fixed size.
 
         Raises:
-            UserError: no pictures, one that cannot be read, a model that has diverged.
+            UserError: no pictures, one that cannot be read, a mask that does not fit its picture
+                or the classes, a model that has diverged.
         """
         size = tuple(network.input.shape[1:3])
         if calibration is None:
@@ -59,8 +60,13 @@ class Pictures:
             pairs = spread(pairs, CALIBRATION)
             source = f"{CALIBRATION} of {source}"
         images = [predict.as_picture(image) for image, _ in pairs]
+        masks = [mask for _, mask in pairs]
+        classes = network.output.shape[-1]
+        for number, (image, mask) in enumerate(zip(images, masks)):
+            if mask is not None:
+                _check_mask(mask, image, classes, f"the mask of picture {number}")
         keras_network = predict.Network(
-            network.predict_on_batch, "logits", LabelSet.numbered(network.output.shape[-1]), size
+            network.predict_on_batch, "logits", LabelSet.numbered(classes), size
         )
         expected, start = [], time.perf_counter()
         for image in images:
@@ -69,7 +75,6 @@ class Pictures:
                 raise UserError("the model's logits are not numbers; its training has diverged")
             expected.append(logits.argmax(-1))
         seconds = (time.perf_counter() - start) / len(images)
-        masks = [mask for _, mask in pairs]
         return cls(images, masks, expected, keras_network, source, seconds)
 
     def calibration(self) -> Iterator[np.ndarray]:
@@ -99,6 +104,15 @@ class Pictures:
         return matrix.scores()["mIoU"]
 
 
+def _check_mask(mask, image, classes, name) -> None:
+    mask = np.asarray(mask)
+    if mask.shape != image.shape[:2]:
+        raise UserError(f"{name}: its shape is {mask.shape}; expected {image.shape[:2]}")
+    wrong = mask[(mask != void_of(classes)) & ((mask < 0) | (mask >= classes))]
+    if wrong.size:
+        raise UserError(f"{name}: label {wrong.flat[0]} is out of range; expected 0..{classes - 1}")
+
+
 def compiled_agreement(path: Path, batch: np.ndarray, network: predict.Network) -> float:
     """The share of pixels in which LiteRT's CompiledModel and its Interpreter agree.
 
@@ -112,7 +126,7 @@ def compiled_agreement(path: Path, batch: np.ndarray, network: predict.Network) 
         UserError: it cannot run the file.
     """
     expected = network(batch)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         image, result = Path(folder) / "image.npy", Path(folder) / "result.npy"
         np.save(image, batch)
         done = subprocess.run(

@@ -52,15 +52,18 @@ def _kind(path, expected) -> str:
         if not (path / "saved_model.pb").is_file():
             raise UserError(f"{path}: no saved_model.pb in this folder; {expected}")
         return "saved_model"
-    head = read_bytes(path)[:8]
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if head[4:8] == b"TFL3":
         return "tflite"
     if path.suffix == ".onnx":  # a protobuf, which has no mark of its own
         return "onnx"
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if "config.json" in archive.namelist():
-                return "keras"
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if "config.json" in archive.namelist():
+            return "keras"
     raise UserError(f"{path}: not a model; {expected}")
 
 

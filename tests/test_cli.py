@@ -140,7 +140,7 @@ def test_wrong_arguments(capfd, arguments):
 
 
 @pytest.mark.parametrize(
-    "content", ["missing", "text", "empty", "truncated", "other zip", "folder"]
+    "content", ["missing", "text", "empty", "truncated", "other zip", "damaged zip", "folder"]
 )
 @pytest.mark.parametrize("command", ["evaluate", "predict", "export"])
 def test_what_is_no_model(model, tmp_path, capfd, command, content):
@@ -154,6 +154,10 @@ def test_what_is_no_model(model, tmp_path, capfd, command, content):
     elif content == "other zip":
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("readme.txt", "hello")
+    elif content == "damaged zip":  # in the list of what it holds
+        data = (model / "model.keras").read_bytes()
+        place = data.rindex(b"PK\1\2")
+        file.write_bytes(data[:place] + b"XX" + data[place + 2 :])
     elif content == "folder":
         file.mkdir()
     picture = tmp_path / "picture.png"

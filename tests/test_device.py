@@ -75,6 +75,27 @@ def test_a_convolution_seen_by_others_than_its_norm_keeps_it(monkeypatch):
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("twice", ["the convolution", "the norm"])
+@pytest.mark.parametrize("winograd", [False, True])
+def test_what_is_called_twice_is_not_folded(monkeypatch, twice, winograd):
+    monkeypatch.setattr(device, "LONGEST", 100)
+    image = keras.Input((9, 9, 16), batch_size=1)
+    convolutions = [keras.layers.Conv2D(4, 3, padding="same", name=f"seen{i}") for i in range(2)]
+    norms = [keras.layers.BatchNormalization(name=f"norm{i}") for i in range(2)]
+    if twice == "the convolution":
+        convolutions[1] = convolutions[0]
+    else:
+        norms[1] = norms[0]
+    paths = [norm(seen(x)) for norm, seen, x in zip(norms, convolutions, (image, -image))]
+    model = keras.Model(image, paths[0] + paths[1])
+    for factor, norm in enumerate(norms, start=2):
+        norm.set_weights([np.full(4, value * factor) for value in (2.0, 3.0, 0.5, 4.0)])
+    after, forms = device.device_network(model, split=True, winograd=winograd)
+    assert forms["seen0"]["parts"] > 1 or forms["seen0"]["winograd"]
+    x = np.random.default_rng(0).normal(size=(1, 9, 9, 16)).astype(np.float32)
+    np.testing.assert_allclose(after(x), model(x), atol=1e-4)
+
+
 @pytest.mark.parametrize("between", ["its own activation", "another operation"])
 def test_a_norm_that_cannot_be_folded_is_kept(monkeypatch, between):
     monkeypatch.setattr(device, "LONGEST", 100)

@@ -145,20 +145,28 @@ def overlay(picture, classes, labels):
 def save(images):
     """Writes the PNGs of one picture, {path: image}: all of them, or none."""
     folder = os.path.dirname(next(iter(images)))
-    new_folder = not os.path.exists(folder)
+    new_folders, above, done = [], folder, []
+    while above and not os.path.exists(above):
+        new_folders.append(above)
+        above = os.path.dirname(above)
     try:
         os.makedirs(folder, exist_ok=True)
         for path, image in images.items():
             image.save(path + ".partial", "PNG")
         for path in images:
             os.replace(path + ".partial", path)
+            done.append(path)
     except OSError as error:
+        for path in done:
+            os.remove(path)
+        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    finally:
         for path in images:
             if os.path.exists(path + ".partial"):
                 os.remove(path + ".partial")
-        if new_folder and os.path.isdir(folder):
-            os.rmdir(folder)
-        raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
+        for empty in new_folders:
+            if os.path.isdir(empty) and not os.listdir(empty):
+                os.rmdir(empty)
 
 
 def main(arguments=None):

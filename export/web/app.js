@@ -51,9 +51,11 @@ let last = Promise.resolve();
 
 /** A picture, video or canvas -> the overlay on the page; one after the other. */
 function segment(...source) {
-  const turn = last.then(() => show(...source));
-  last = turn.catch(() => {});
-  return turn;
+  last = last.then(() => show(...source)).catch((error) => {
+    stopCamera();
+    $('status').textContent = `the model cannot be run: ${error.message ?? error}`;
+  });
+  return last;
 }
 
 async function show(source, sourceWidth, sourceHeight) {
@@ -122,18 +124,23 @@ async function open(file) {
 }
 
 async function startCamera() {
+  $('camera').disabled = true;
+  let stream;
   try {
-    state.stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
+    stream = await navigator.mediaDevices.getUserMedia({video: {facingMode: 'environment'}});
   } catch (error) {
     $('status').textContent = `no camera: ${error.message}`;
     return;
+  } finally {
+    $('camera').disabled = false;
   }
+  state.stream = stream;
   $('camera').textContent = 'Stop the camera';
   const video = document.createElement('video');
-  video.srcObject = state.stream;
+  video.srcObject = stream;
   video.muted = video.playsInline = true;
   await video.play();
-  while (state.stream) {
+  while (state.stream === stream) {
     await segment(video, video.videoWidth, video.videoHeight);
     await new Promise(requestAnimationFrame);
   }

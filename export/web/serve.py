@@ -16,6 +16,7 @@ import io
 import json
 import sys
 import tarfile
+import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -116,12 +117,12 @@ def runtime_folder() -> Path:
             raise UserError(f"{address}: cannot be downloaded ({reason})") from error
         if hashlib.sha512(data).hexdigest() != digest:
             raise UserError(f"{address}: is not what was published; nothing was kept")
-        writable_folder(CACHE)
-        partial = CACHE / f".{name}.partial"
-        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-            archive.extractall(partial, filter="data")
-        (partial / "package").rename(CACHE / name)
-        partial.rmdir()
+        writable_folder(CACHE).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as partial:
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                archive.extractall(partial, filter="data")
+            with contextlib.suppress(OSError):  # another one was quicker
+                (Path(partial) / "package").rename(CACHE / name)
     return CACHE
 
 
