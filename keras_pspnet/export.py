@@ -119,15 +119,7 @@ def export_model(
             card = describe(file, name, output, labels, size)
             if file.suffix == ".tflite":
                 card["long_convolutions"] = converter.changes(name)
-            exported = load_model(file)
-            card |= pictures.compare(exported)
-            least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
-            _judge(file.name, card["agreement"], least, "the Keras model's")
-            if file.suffix == ".tflite":
-                agreement = compiled_agreement(file, next(pictures.calibration()), exported)
-                card["compiled_model_agreement"] = agreement
-                name_there = f"{file.name} in LiteRT's CompiledModel"
-                _judge(name_there, agreement, COMPILED_AGREEMENT, "its Interpreter's")
+            card |= _proof(file, pictures, max(MIN_AGREEMENT[name], min_agreement or 0.0))
             write_json(partial / _card_name(name), card)
             miou = "; mIoU {keras:.4f} -> {file:.4f}".format(**card["mIoU"]) if card["mIoU"] else ""
             say(
@@ -201,6 +193,23 @@ def fixed(network, size):
     )
     clone.set_weights(network.get_weights())
     return clone
+
+
+def _proof(file: Path, pictures: Pictures, least: float) -> dict:
+    """What running a file shows, for its card.
+
+    Raises:
+        UserError: less than `least` of its pixels equal the Keras model's, or it cannot be run.
+    """
+    exported = load_model(file)
+    shown = pictures.compare(exported)
+    _judge(file.name, shown["agreement"], least, "the Keras model's")
+    if file.suffix == ".tflite":
+        agreement = compiled_agreement(file, next(pictures.calibration()), exported)
+        there = f"{file.name} in LiteRT's CompiledModel"
+        _judge(there, agreement, COMPILED_AGREEMENT, "its Interpreter's")
+        shown["compiled_model_agreement"] = agreement
+    return shown
 
 
 def _judge(name, agreement, least, whose) -> None:
