@@ -499,7 +499,9 @@ def main():
         state[name] = result
         STATE.parent.mkdir(exist_ok=True)
         STATE.write_text(json.dumps(state, indent=2))
-    SUMMARY.write_text(json.dumps({"command": "make verify", "checks": state}, indent=2) + "\n")
+    # What was not run here stands as it was: each says of which code it is.
+    checks = {**json.loads(SUMMARY.read_text())["checks"], **state}
+    SUMMARY.write_text(json.dumps({"command": "make verify", "checks": checks}, indent=2) + "\n")
     passed = sum(result["passed"] for result in state.values())
     print(f"{passed} passed, {len(state) - passed} failed")
     return 1 if failed else 0
