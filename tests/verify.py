@@ -493,7 +493,8 @@ def main():
                 result = {"passed": True, **check(Path(folder))}
             except Exception as error:
                 failed += 1
-                result = {"passed": False, "error": f"{type(error).__name__}: {error}"[:2000]}
+                said = f"{type(error).__name__}: {error}"  # the reason stands at the end
+                result = {"passed": False, "error": said[:200] + said[200:][-1800:]}
         result |= {"seconds": round(time.monotonic() - start), "code": version}
         print(f"    {json.dumps(result)}", flush=True)
         state[name] = result
