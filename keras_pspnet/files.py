@@ -16,7 +16,12 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
 class UserError(ValueError):
-    """Something given is wrong. The message is one line: what, which, expected, what to do."""
+    """Something given is wrong. The message is one line: what, which, expected, what to do.
+
+    Where it names the first of several, `errors` holds all.
+    """
+
+    errors: tuple[UserError, ...] = ()
 
 
 def read_bytes(path) -> bytes:

@@ -33,8 +33,9 @@ def look(dataset: str, data_dir=None, out=None) -> None:
     for split in splits_of(dataset, data_dir):
         try:
             source = open_source(dataset, data_dir, split=split)
-        except UserError as error:  # the other splits may tell more
-            errors.append(error)
+        except UserError as error:  # the other splits may tell more, or the same
+            known = {str(one) for one in errors}
+            errors += [one for one in error.errors or [error] if str(one) not in known]
             continue
         labels = source.labels
         what = f"{split}: checking pictures and masks"
@@ -48,9 +49,10 @@ def look(dataset: str, data_dir=None, out=None) -> None:
             file = Path(out) / f"samples_{split}.png"
             visualize.save_png(file, sheet(f"{dataset}, {split}", source, survey.good))
             print(f"{file}: samples")
-    if labels is None:
+    if labels is not None:
+        print(table(labels, surveys))
+    elif len(errors) == 1:
         raise errors[0]
-    print(table(labels, surveys))
     for error in errors:
         print(f"bad: {error}")
     for split in ("train", "val"):

@@ -107,11 +107,13 @@ class Survey:
 
 
 def raise_first(errors) -> None:
-    """Raises the first error of several and says how many more there are."""
+    """Raises the first error of several, with all as its `errors`, and says how many there are."""
     if errors:
         more = len(errors) - 1
         pairs = f" (and {more} more bad pair{'s' if more > 1 else ''})" if more else ""
-        raise UserError(f"{errors[0]}{pairs}") from errors[0]
+        error = UserError(f"{errors[0]}{pairs}")
+        error.errors = tuple(errors)
+        raise error from errors[0]
 
 
 def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
@@ -198,7 +200,7 @@ def labels_in(masks, where) -> LabelSet:
         where: what a message calls all of them.
 
     Raises:
-        UserError: nothing but void, or one class alone.
+        UserError: none that can be read; nothing but void, or one class alone.
     """
     found, errors = np.zeros(256, bool), []
     for mask, name in masks:
@@ -206,8 +208,8 @@ def labels_in(masks, where) -> LabelSet:
             found |= np.bincount(read_mask(mask, name).ravel(), minlength=256) > 0
         except UserError as error:
             errors.append(error)
-    if errors and not found.any():
-        return LabelSet.numbered(1)  # `Source.check` and `survey` name every one of them
+    if not found.any():
+        raise_first(errors)
     ids = [int(value) for value in np.flatnonzero(found) if value != IGNORE]
     if not ids:
         raise UserError(f"{where}: only void ({IGNORE}) in the masks; expected class ids")
