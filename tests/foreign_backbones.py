@@ -28,7 +28,7 @@ from keras_pspnet.dilation import DilatedPooling2D
 from keras_pspnet.losses import VoidCrossentropy
 from keras_pspnet.tflite_metadata import delegation, operators
 
-SIZES = ((96, 128), 8), ((81, 97), 16)  # with the output stride that it is dilated to
+SIZES = ((96, 128), 8), ((97, 129), 16)  # with the output stride that it is dilated to
 ANY = {"image_shape": (None, None, 3)}
 PLAIN = {"include_rescaling": False}
 TOPLESS = {"include_top": False, "weights": None}
