@@ -264,8 +264,8 @@ def as_network(model) -> Network:
         return model
     from keras_pspnet.model import labels_of
 
-    check_ours(model, "model")
     if model not in _networks:
+        check_ours(model, "model")
         _networks[model] = _keras_network(model)
     # Its labels may have been set since.
     return dataclasses.replace(_networks[model], labels=labels_of(model))
