@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 
@@ -104,6 +106,9 @@ def add_export_options(parser) -> None:
 def run(program: str, call: Callable, options) -> int:
     """Calls a command; what the user can mend becomes one line and exit code 2."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with contextlib.suppress(ValueError):  # not in the main thread
+        # What a scheduler sends before it kills: files are cleared away as after Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         call(options)
     except UserError as error:

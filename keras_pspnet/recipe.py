@@ -170,6 +170,7 @@ def _parse(name, text, kind):
         value = None
     numbers = value if isinstance(value, tuple) else (value,)
     if type(value).__name__ != kind or any(type(n) not in (int, float, bool) for n in numbers):
-        example = f", as {name}=1,2,3" if kind == "tuple" else ""
+        default = ",".join(map(str, getattr(Recipe, name))) if kind == "tuple" else ""
+        example = default and f", as {name}={default}"
         raise UserError(f"--set {name}={text}: expected a value of type {kind}{example}")
     return value

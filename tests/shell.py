@@ -1,11 +1,15 @@
 """Commands and environments for the thorough tier."""
 
+import hashlib
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+KEPT = ROOT / ".verify"  # what a run of the thorough tier leaves to be looked at
+COMMAND = [sys.executable, "-m", "keras_pspnet.cli"]
 
 
 def call(*command, **options):
@@ -30,3 +34,13 @@ def environment_with(folder, *packages):
     python = folder / "bin" / "python"
     run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages)
     return python
+
+
+def resumed_at(output):
+    """[the step at which a run says that it resumes], or [] if it was killed before."""
+    marker = "resuming at step "
+    return [int(line[len(marker) :].split()[0]) for line in output.splitlines() if marker in line]
+
+
+def digest(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

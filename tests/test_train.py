@@ -188,7 +188,7 @@ def test_every_recipe_survives_its_config():
         ("crop=49.5,49", "whole numbers"),
         ("batch_size=-1", "1 to"),
         ("crop=97", "two numbers"),
-        ("crop=a,b", "expected a value of type tuple, as crop=1,2,3"),
+        ("crop=a,b", "expected a value of type tuple, as crop=473,473"),
         ("class_weights=2", "expected a value of type bool"),
         ("learning_rate=fast", "expected a value of type float"),
     ],

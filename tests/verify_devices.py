@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 from browser import Browser, Proxy
-from shell import ROOT, run
+from shell import COMMAND, KEPT, ROOT, run
 
 FORMATS = ("float32", "float16", "dynamic", "int8")
 PICTURES = 3
@@ -22,12 +22,11 @@ PICTURES = 3
 def exported():
     """A trained network's files, both kinds, with pictures and Python's class maps."""
     folder = Path(tempfile.mkdtemp(prefix="exported-"))
-    command = [sys.executable, "-m", "keras_pspnet.cli"]
-    run(*command, "train", "scenes_tiny", "--out", folder / "run")
+    run(*COMMAND, "train", "scenes_tiny", "--out", folder / "run")
     for output in ("classes", "logits", "probabilities"):
         formats = ",".join((*FORMATS, "int16") if output == "classes" else FORMATS)
         run(
-            *(*command, "export", folder / "run" / "best.keras", "--out", folder / output),
+            *(*COMMAND, "export", folder / "run" / "best.keras", "--out", folder / output),
             *("--formats", formats, "--output", output),
         )
     run(sys.executable, "-c", DRAW, folder, str(PICTURES))
@@ -144,7 +143,7 @@ def in_the_browser(folder):
         assert not proxy.asked(), proxy.asked()
         version = browser.version
     with Image.open(folder / "page.png") as page:
-        page.save(ROOT / ".verify" / "web.png")
+        page.save(KEPT / "web.png")
     assert min(result.values()) >= 0.999, result
     return {"browser": version, "equal_pixels": result}
 
