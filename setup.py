@@ -28,7 +28,7 @@ setup(
         "tensorflow>=2.19",
         "keras>=3.13",
         "numpy>=1.26",
-        "pillow>=10",
+        "pillow>=10.1",
         "matplotlib>=3.8",
         "rich>=13",
         "ai-edge-litert>=2.1",

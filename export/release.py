@@ -24,7 +24,7 @@ Output `{output}` under the signature `serving_default`; each file's card says a
 {left_out}
 Run it, with numpy, Pillow and ai-edge-litert alone:
 
-    pip install numpy pillow ai-edge-litert
+    pip install numpy "pillow>=10.1" ai-edge-litert
     python segment.py pspnet_float32.tflite IMAGE ... --out DIR
 """
 

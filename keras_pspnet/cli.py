@@ -117,9 +117,6 @@ def run(program: str, call: Callable, options) -> int:
     except BrokenPipeError:  # whoever read the output has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except MemoryError:
-        print(f"{program}: not enough memory; take smaller pictures or sizes", file=sys.stderr)
-        return 2
     except (OSError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         name = getattr(error, "filename", None) or "a file"
@@ -128,6 +125,11 @@ def run(program: str, call: Callable, options) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
+            raise
+        print(f"{program}: not enough memory; take smaller pictures or batches", file=sys.stderr)
+        return 2
     return 0
 
 

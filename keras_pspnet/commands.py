@@ -114,7 +114,7 @@ def evaluate(options) -> None:
     look = protocol(options)
     quiet_datasets(options.dataset)
     source = open_source(options.dataset, options.data_dir, split=options.split).paired()
-    if kind != "tflite":
+    if kind in ("keras", "saved_model"):
         quiet_tensorflow()
     model = runners.load_model(options.model)
     network = runners.as_network(model)
@@ -182,7 +182,7 @@ def predict(options) -> None:
     out = writable_folder(options.out)
     for path in images:
         read_image(path)
-    if kind != "tflite":
+    if kind in ("keras", "saved_model"):
         quiet_tensorflow()
     model = runners.load_model(options.model)
     network = runners.as_network(model)
@@ -207,7 +207,7 @@ def predict(options) -> None:
 
 def export(options) -> dict:
     from keras_pspnet import runners
-    from keras_pspnet.contract import check_request
+    from keras_pspnet.contract import CALIBRATION, check_request
     from keras_pspnet.labels import load_labels
 
     runners.check_model(options.model, "keras")
@@ -219,15 +219,16 @@ def export(options) -> dict:
     check_request(formats, **request)
     if options.calibration:
         pictures, name = list_images(options.calibration), "given pictures"
-        for path in pictures:
+        for path in spread(pictures, CALIBRATION):  # export_model takes the same
             read_image(path)
-    else:
-        pictures = training_sample(Path(options.model).parent / "recipe.json")
-        name = "training pictures"
     quiet_tensorflow()
     from keras_pspnet.export import export_model
+    from keras_pspnet.model import labels_of
 
     model = runners.load_model(options.model)
+    if not options.calibration:
+        run = Path(options.model).parent / "recipe.json"
+        pictures, name = training_sample(run, labels_of(model)), "training pictures"
     with quiet_stderr():  # the converters have much to say
         return export_model(
             model,
@@ -241,14 +242,16 @@ def export(options) -> dict:
         )
 
 
-def training_sample(file: Path) -> list | None:
+def training_sample(file: Path, labels) -> list | None:
     """What a model without --calibration is calibrated on: pictures that it was trained on.
 
     Args:
         file: `recipe.json` of the model's run folder, which also says where the data were.
+        labels: the model's.
 
     Returns:
-        (image, mask) pairs, or None where they are not to be had; it says so.
+        (image, mask) pairs, images alone if the data have other classes by now, or None where they
+        are not to be had; it says so.
     """
     from keras_pspnet.contract import CALIBRATION
     from keras_pspnet.datasets import open_source
@@ -258,12 +261,16 @@ def training_sample(file: Path) -> list | None:
         return None
     try:
         run = json.loads(read_bytes(file))
+        quiet_datasets(run["dataset"])
         source = open_source(run["dataset"], run["data_dir"], split=run["train_split"]).paired()
         sample = [source.read(index) for index in spread(range(len(source)), CALIBRATION)]
     except (UserError, ValueError, KeyError, TypeError) as error:
         print(f"no --calibration, and no training data ({error}): 8 generated scenes", flush=True)
         return None
-    print(f"no --calibration: {len(sample)} of its training pictures", flush=True)
+    masks = ""
+    if source.labels.names != labels.names:
+        sample, masks = [image for image, _ in sample], ", without masks: their classes changed"
+    print(f"no --calibration: {len(sample)} of its training pictures{masks}", flush=True)
     return sample
 
 

@@ -24,7 +24,7 @@ from keras_pspnet.runners import check_ours, load_model
 from keras_pspnet.tflite_metadata import add_metadata
 
 SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
-PARTIAL = ".partial"  # in the target folder, so that files are moved within one file system
+PARTIAL = ".pspnet.partial"  # in the target folder, so that files are moved within one file system
 
 
 def export_model(
@@ -95,10 +95,7 @@ def export_model(
     size = tuple(network.input.shape[1:3])
     pictures = Pictures.read(calibration, network, calibration_name)
     _check_targets(out, formats)
-    say(
-        f"comparing on {pictures.source}, at {size[0]}x{size[1]}; the Keras model takes "
-        f"{pictures.seconds:.2f} s for each"
-    )
+    say(f"comparing on {pictures.source}, at {size[0]}x{size[1]}")
 
     new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
     partial = out / PARTIAL
@@ -128,9 +125,9 @@ def export_model(
             )
         for name in formats:
             for file in (FORMATS[name], _card_name(name)):
-                if (out / file).is_dir():  # only a file can be replaced at once
-                    os.replace(out / file, partial / f"old_{file}")
-                os.replace(partial / file, out / file)
+                _replace(partial / file, out / file)
+    except BrokenPipeError:  # who read what is said has stopped
+        raise
     except OSError as error:
         raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
     except tf.errors.OpError as error:
@@ -141,6 +138,19 @@ def export_model(
             with contextlib.suppress(OSError):
                 folder.rmdir()
     return {name: out / FORMATS[name] for name in formats}
+
+
+def _replace(new: Path, target: Path) -> None:
+    """At once for a file; a folder, which cannot be replaced so, comes back if this fails."""
+    old = new.with_name(f"old_{new.name}")
+    try:
+        if target.is_dir():
+            os.replace(target, old)
+        os.replace(new, target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise
 
 
 def _card_name(name) -> str:
@@ -184,13 +194,17 @@ def fixed(network, size):
     if None in size:
         raise UserError("the model takes any size, a file for devices has one; give --size H W")
     image = keras.Input((*size, 3), name="image", dtype="float32")
-    clone = keras.models.clone_model(
-        network,
-        input_tensors=image,
-        clone_function=lambda layer: type(layer).from_config(
-            {**layer.get_config(), "dtype": "float32"}
-        ),
-    )
+    try:
+        clone = keras.models.clone_model(
+            network,
+            input_tensors=image,
+            clone_function=lambda layer: type(layer).from_config(
+                {**layer.get_config(), "dtype": "float32"}
+            ),
+        )
+    except ValueError as error:  # a layer of a foreign backbone that is made for one size
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"the model cannot take {size[0]}x{size[1]}: {reason}") from error
     clone.set_weights(network.get_weights())
     return clone
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
+import struct
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +54,7 @@ def read_image(path, name=None) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(
             f"{name}: not a readable picture ({reason}); replace or remove it"
@@ -88,7 +91,7 @@ def read_mask(path, name=None) -> np.ndarray:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a readable mask ({reason}); replace it") from error
 
@@ -169,50 +172,55 @@ def temporary_beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.partial")
 
 
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder, and takes away what it made if the files inside cannot be written."""
+    made = [folder for folder in (folder, *folder.parents) if not folder.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:  # also Ctrl-C
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 def write_bytes(path, data: bytes) -> None:
     """Replaces a file at once: a reader, or a run that is killed, sees the old or the new one.
 
     Raises:
         UserError: the file system refuses (full, read-only); the old file stays as it was.
     """
-    path = Path(path)
-    partial = temporary_beside(path)
-    new_folders = [folder for folder in path.parents if not folder.exists()]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        for folder in new_folders:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+    write_together({Path(path): data})
 
 
 def write_together(contents: dict[Path, bytes]) -> None:
-    """Writes files that belong together: all of them, or none.
+    """Replaces files that belong together; the first only when all of them are on the disk.
 
     Raises:
-        UserError: one of them cannot be written; those before it are taken away again.
+        UserError: one of them cannot be written; the old files stay as they were.
     """
-    written = []
-    new_folders = [folder for folder in next(iter(contents)).parents if not folder.exists()]
+    partials = {path: temporary_beside(path) for path in contents}
     try:
-        for path, data in contents.items():
-            write_bytes(path, data)
-            written.append(path)
-    except UserError:
-        for path in written:
-            path.unlink()
-        for folder in new_folders:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
+        with contextlib.ExitStack() as folders:
+            try:
+                for path, data in contents.items():
+                    folders.enter_context(new_folder(path.parent))
+                    if path.is_dir():
+                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                    with open(partials[path], "wb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                for path, partial in partials.items():
+                    os.replace(partial, path)
+            finally:
+                for partial in partials.values():
+                    with contextlib.suppress(OSError):
+                        partial.unlink()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def write_json(path, value) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,6 @@ class Pictures:
     expected: list[np.ndarray]  # class ids at the network's size
     network: predict.Network
     source: str
-    seconds: float  # the Keras model took for each
 
     @classmethod
     def read(cls, calibration, network, name) -> Pictures:
@@ -68,14 +66,13 @@ class Pictures:
         keras_network = predict.Network(
             network.predict_on_batch, "logits", LabelSet.numbered(classes), size
         )
-        expected, start = [], time.perf_counter()
+        expected = []
         for image in images:
             logits = keras_network(predict.resize_image(image, size)[None])
             if not np.isfinite(logits).all():
                 raise UserError("the model's logits are not numbers; its training has diverged")
             expected.append(logits.argmax(-1))
-        seconds = (time.perf_counter() - start) / len(images)
-        return cls(images, masks, expected, keras_network, source, seconds)
+        return cls(images, masks, expected, keras_network, source)
 
     def calibration(self) -> Iterator[np.ndarray]:
         """Pictures to take ranges from, as a file takes them: uint8 (1, H, W, 3)."""

@@ -72,8 +72,8 @@ RECIPES = {
         hard_below=0.7,
         checkpoint_seconds=1.0,
     ),
-    # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; 119 minutes on two cores
-    # beside other work. 0.704 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
+    # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; about 105 minutes alone on
+    # two cores. 0.703 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
     # The colours change because one of the clips was filmed at dusk.
     "camvid_lite0": CAMVID_LITE0,
     # One's own folder of pictures and masks, of any size. A step takes about a second at output

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_pspnet import predict
 from keras_pspnet.contract import LABELS_FILE, OUTPUTS, SIGNATURE
-from keras_pspnet.files import UserError, read_bytes, write_bytes
+from keras_pspnet.files import UserError, new_folder, read_bytes, write_bytes
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.predict import Network
 
@@ -108,19 +108,15 @@ def keras_bytes(model, path: Path) -> bytes:
         UserError: the folder cannot be written.
     """
     partial = path.with_name(f".{path.stem}.partial.keras")
-    new_folders = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model.save(partial)
-        return partial.read_bytes()
+        with new_folder(path.parent):
+            try:
+                model.save(partial)
+                return partial.read_bytes()
+            finally:
+                partial.unlink(missing_ok=True)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        for folder in new_folders:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _load_keras(path):

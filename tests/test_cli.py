@@ -6,6 +6,7 @@ import zipfile
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 import keras_pspnet
@@ -214,6 +215,17 @@ def test_a_strip_of_a_picture_makes_a_strip_of_an_overlay(model, tmp_path):
     command = ["predict", str(model / "pspnet_float32.tflite"), str(tmp_path / "strip.png")]
     assert cli.main([*command, "--out", str(tmp_path / "out")]) == 0
     assert max(Image.open(tmp_path / "out" / "strip_overlay.png").size) < 3000
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), tf.errors.ResourceExhaustedError(None, None, "OOM\nin a kernel")]
+)
+def test_too_little_memory_is_one_line(capsys, error):
+    def call(options):
+        raise error
+
+    assert cli.run("program", call, None) == 2
+    assert capsys.readouterr().err.startswith("program: not enough memory; take smaller pictures")
 
 
 def test_export_wants_a_keras_file(model, tmp_path, capfd):

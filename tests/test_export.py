@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import zipfile
 
 import keras
@@ -234,7 +235,45 @@ def test_an_older_export_is_replaced(model, exported, tmp_path):
     assert not (tmp_path / "saved_model" / "variables" / "old").exists()
     assert keras_pspnet.load_model(tmp_path / "pspnet_float32.tflite").labels == SCENES
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / ".partial").exists()
+    assert not (tmp_path / ".pspnet.partial").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_the_old_saved_model_comes_back_if_the_new_one_cannot_stand(tmp_path, monkeypatch, error):
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "variables").write_text(name)
+    replace = os.replace
+
+    def fail(source, target):
+        if source == tmp_path / "new":
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)):
+        export._replace(tmp_path / "new", tmp_path / "target")
+    assert (tmp_path / "target" / "variables").read_text() == "target"
+
+
+def test_whoever_stops_reading_is_no_full_disk(model, tmp_path):
+    def say(line):
+        if line.startswith("1/"):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        keras_pspnet.export_model(model, tmp_path / "out", say=say)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_of_one_size_says_that_another_cannot_be_taken(refused, tmp_path):
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(8, 3, 4, padding="same")(image)
+    x = keras.layers.Reshape((16, 16, 8))(keras.layers.ReLU()(x))
+    features = keras.layers.Conv2D(8, 3, 2, padding="same")(x)
+    network = keras.Model(image, keras.layers.Conv2D(3, 1)(features))
+    line = refused(export.fixed, network, (32, 32))
+    assert "the model cannot take 32x32" in line
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -57,9 +58,13 @@ def test_a_sixteen_bit_grey_picture_keeps_its_contrast(tmp_path):
 def damaged(kind, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (40, 40), np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")
+    whole = (tmp_path / "whole.png").read_bytes()
+    chunk = b"eXIfII*\0"  # ends before it says where its entries are
+    chunk = len(chunk[4:]).to_bytes(4) + chunk + zlib.crc32(chunk).to_bytes(4)
     content = {
-        "truncated": (tmp_path / "whole.png").read_bytes()[:700],
-        "header": (tmp_path / "whole.png").read_bytes()[:20],
+        "truncated": whole[:700],
+        "header": whole[:20],
+        "exif": whole[:33] + chunk + whole[33:],
         "text": b"not a picture\n",
         "empty": b"",
     }[kind]
@@ -67,7 +72,7 @@ def damaged(kind, tmp_path):
     return tmp_path / "bad.png"
 
 
-@pytest.mark.parametrize("kind", ["truncated", "header", "text", "empty"])
+@pytest.mark.parametrize("kind", ["truncated", "header", "exif", "text", "empty"])
 @pytest.mark.parametrize("read", [files.read_image, files.read_mask])
 def test_a_damaged_picture_gets_one_line_with_its_name(refused, tmp_path, read, kind):
     file = damaged(kind, tmp_path)
@@ -211,6 +216,33 @@ def test_whatever_fails_nothing_half_written_stays(refused, tmp_path, monkeypatc
     assert "No space left on device" in message
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "there" / "file").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_files_that_belong_together_are_replaced_together(tmp_path, monkeypatch, trouble):
+    """The second cannot be written: the first one's old content stays too."""
+    (tmp_path / "one").write_bytes(b"old")
+    fsync, calls = os.fsync, []
+
+    def fail(number):
+        calls.append(number)
+        if len(calls) == 2:
+            raise trouble
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", fail)
+    expected = files.UserError if isinstance(trouble, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        files.write_together({tmp_path / "one": b"new", tmp_path / "folder" / "two": b"new"})
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"one": b"old"}
+
+
+def test_a_folder_in_the_way_of_one_of_them_is_named_before_any_is_replaced(refused, tmp_path):
+    (tmp_path / "one").write_bytes(b"old")
+    (tmp_path / "two").mkdir()
+    pair = {tmp_path / "one": b"new", tmp_path / "two": b"new"}
+    assert str(tmp_path / "two") in refused(files.write_together, pair)
+    assert (tmp_path / "one").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_file_in_the_way_of_a_folder_gets_one_line(refused, tmp_path):

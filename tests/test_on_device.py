@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import io
 import multiprocessing
-import os
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shell import call
 
 from keras_pspnet.files import unique_stems
 
@@ -62,23 +63,44 @@ def test_a_class_map_is_enlarged_without_blending():
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_one_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch, there):
-    out = tmp_path / "a" / "b"
+def test_what_was_there_stays_until_both_pictures_are_written(tmp_path, monkeypatch, there):
+    out, image = tmp_path / "a" / "b", Image.new("L", (3, 3))
+    pair = {str(out / "p_classes.png"): image, str(out / "p_overlay.png"): image}
     if there:
-        out.mkdir(parents=True)
-    replace, calls = os.replace, []
+        segment.save(pair)
+    before = {path: path.read_bytes() for path in out.glob("*")}
+    assert len(before) == 2 * there
+    save, calls = Image.Image.save, []
 
-    def full(*paths):
-        calls.append(paths)
+    def full(*arguments):
+        calls.append(arguments)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        replace(*paths)
+        save(*arguments)
 
-    monkeypatch.setattr(os, "replace", full)
-    image = Image.new("L", (3, 3))
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(segment.UserError, match="No space left"):
-        segment.save({str(out / "p_classes.png"): image, str(out / "p_overlay.png"): image})
-    assert not list(out.iterdir()) if there else not (tmp_path / "a").exists()
+        segment.save({path: Image.new("L", (4, 4)) for path in pair})
+    assert {path: path.read_bytes() for path in out.glob("*")} == before
+    assert (tmp_path / "a").exists() == there
+
+
+def test_a_folder_in_the_way_of_a_picture_is_named(tmp_path):
+    (tmp_path / "p_overlay.png").mkdir()
+    pair = {
+        str(tmp_path / f"p_{kind}.png"): Image.new("L", (3, 3)) for kind in ("classes", "overlay")
+    }
+    with pytest.raises(segment.UserError, match=r"p_overlay\.png: is a folder"):
+        segment.save(pair)
+    assert [path.name for path in tmp_path.iterdir()] == ["p_overlay.png"]
+
+
+def test_an_old_pillow_is_told_so():
+    """Debian 12 has 9.4, whose own font has one size."""
+    code = "import PIL.Image, runpy; PIL.__version__ = '9.4.0'; runpy.run_path({!r})"
+    done = call(sys.executable, "-c", code.format(segment.__file__))
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "Pillow is 9.4.0, expected 10.1" in done.stderr
 
 
 def test_a_process_that_is_killed_is_said_to_be(refused):

@@ -32,7 +32,7 @@ def network(boundary, output="classes"):
 def test_the_share_of_equal_pixels_and_both_scores(output):
     images, mask = [np.zeros((*SIZE, 3), np.uint8)] * 2, painted(3).copy()
     mask[0] = 255  # void: it counts for no score
-    pictures = proof.Pictures(images, [mask] * 2, [painted(3)] * 2, network(3), "two", 0.1)
+    pictures = proof.Pictures(images, [mask] * 2, [painted(3)] * 2, network(3), "two")
     result = pictures.compare(network(2, output))
     assert result["agreement"] == 5 / 6 and result["agreement_on"] == "two"
     assert result["mIoU"] == {"keras": 1.0, "file": pytest.approx((2 / 3 + 3 / 4) / 2)}

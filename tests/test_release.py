@@ -152,7 +152,7 @@ def test_a_device_without_its_runtime_is_told_what_to_install(folder):
     segment = ROOT / "export" / "on_device" / "segment.py"
     done = run(sys.executable, "-c", missing + WITHOUT_TENSORFLOW, segment)
     assert done.returncode == 2 and not done.stdout
-    assert len(done.stderr.splitlines()) == 1 and "pip install numpy pillow" in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and "pip install numpy 'pillow>=10.1'" in done.stderr
 
 
 @pytest.mark.parametrize("name", FORMATS)

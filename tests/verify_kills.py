@@ -74,7 +74,7 @@ def killed_export(folder):
                     assert digest(folder / "out" / described["file"]) == described["sha256"]
     run(*command)
     names = {path.name for path in (folder / "out").iterdir()}
-    assert ".partial" not in names and "pspnet_float32.tflite" in names, names
+    assert ".pspnet.partial" not in names and "pspnet_float32.tflite" in names, names
     return {"kills_after_seconds": [5, 7, 9, 11]}
 
 

@@ -2,28 +2,34 @@
 
     python segment.py FILE.tflite IMAGE ... --out DIR
 
-Needs numpy, Pillow and ai-edge-litert (or tflite-runtime with numpy below 2). For each picture it
-writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png, which people can look at.
+Needs numpy, Pillow 10.1 and ai-edge-litert (or tflite-runtime with numpy below 2). For each
+picture it writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png for people.
 Class ids are taken at the file's own size and enlarged to the picture's, without blending scores.
 """
 
 import argparse
 import json
 import os
+import struct
 import sys
 import time
 import zipfile
 
 try:
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont, ImageOps
+    from PIL import Image, ImageDraw, ImageFont, ImageOps, __version__
 
+    if tuple(map(int, __version__.split(".")[:2])) < (10, 1):  # its font has one size only
+        raise ImportError(f"Pillow is {__version__}, expected 10.1 or newer")
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         from tflite_runtime.interpreter import Interpreter
 except ImportError as error:
-    print(f"segment.py: {error}; run: pip install numpy pillow ai-edge-litert", file=sys.stderr)
+    print(
+        f"segment.py: {error}; run: pip install numpy 'pillow>=10.1' ai-edge-litert",
+        file=sys.stderr,
+    )
     sys.exit(2)
 
 
@@ -83,7 +89,7 @@ def read_image(path):
             if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
                 image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{path}: not a readable picture ({reason})") from error
 
@@ -143,22 +149,21 @@ def overlay(picture, classes, labels):
 
 
 def save(images):
-    """Writes the PNGs of one picture, {path: image}: all of them, or none."""
+    """Replaces the PNGs of one picture, {path: image}, when all of them are on the disk."""
     folder = os.path.dirname(next(iter(images)))
-    new_folders, above, done = [], folder, []
+    new_folders, above = [], folder
     while above and not os.path.exists(above):
         new_folders.append(above)
         above = os.path.dirname(above)
     try:
         os.makedirs(folder, exist_ok=True)
         for path, image in images.items():
+            if os.path.isdir(path):
+                raise UserError(f"{path}: is a folder; remove it or choose another --out")
             image.save(path + ".partial", "PNG")
         for path in images:
             os.replace(path + ".partial", path)
-            done.append(path)
     except OSError as error:
-        for path in done:
-            os.remove(path)
         raise UserError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
         for path in images:

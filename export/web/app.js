@@ -59,10 +59,13 @@ function segment(...source) {
 }
 
 async function show(source, sourceWidth, sourceHeight) {
+  const copy = new OffscreenCanvas(sourceWidth, sourceHeight);  // of this frame
+  const context = copy.getContext('2d');
+  context.fillStyle = 'white';  // a picture may be transparent
+  context.fillRect(0, 0, sourceWidth, sourceHeight);
+  context.drawImage(source, 0, 0);
   small.imageSmoothingQuality = 'high';
-  small.fillStyle = 'white';  // a picture may be transparent
-  small.fillRect(0, 0, width, height);
-  small.drawImage(source, 0, 0, width, height);
+  small.drawImage(copy, 0, 0, width, height);
   const rgba = small.getImageData(0, 0, width, height).data;
   const rgb = new Uint8Array(height * width * 3);
   for (let from = 0, to = 0; from < rgba.length; from += 4) {
@@ -71,8 +74,6 @@ async function show(source, sourceWidth, sourceHeight) {
     rgb[to++] = rgba[from + 2];
   }
   const {classes, milliseconds} = await segmentBytes(rgb);
-  const copy = new OffscreenCanvas(sourceWidth, sourceHeight);
-  copy.getContext('2d').drawImage(source, 0, 0);
   Object.assign(state, {classes, source: copy});
   draw();
   $('status').textContent = `${milliseconds.toFixed(0)} ms`;
