@@ -25,9 +25,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/peers/peers.py
 	$(BIN)/python benchmarks/readme_table.py
 
-# Their pictures and numbers are kept: executed in place.
+# Their pictures and numbers are kept: executed in place, one after the other, since they measure.
 notebooks: $(READY)
-	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -v .
+	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -n 0 -v .
 	$(BIN)/python benchmarks/shrink_notebooks.py
 	$(BIN)/ruff format --quiet notebooks
 
