@@ -126,7 +126,8 @@ def run(program: str, call: Callable, options) -> int:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):  # TensorFlow's
+        tensorflows = type(error).__name__ == "ResourceExhaustedError"  # which may not be imported
+        if not (tensorflows or isinstance(error, MemoryError)):
             raise
         print(f"{program}: not enough memory; take smaller pictures or batches", file=sys.stderr)
         return 2
