@@ -3,16 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test verify bench notebooks lint
+.PHONY: demo test verify bench notebooks docs lint
 
 demo: $(READY)
 	$(BIN)/keras-pspnet demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 verify: $(READY)
-	$(BIN)/python tests/verify.py
+	$(BIN)/python tests/verify/verify.py
 
 bench: $(READY)
 	$(BIN)/python benchmarks/scenes_baselines.py --json benchmarks/results/scenes_baselines.json
@@ -27,16 +27,20 @@ bench: $(READY)
 
 # Their pictures and numbers are kept: executed in place, one after the other, since they measure.
 notebooks: $(READY)
-	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -n 0 -v .
+	cd notebooks && ../$(BIN)/python -m pytest --nbmake --overwrite --nbmake-timeout=3600 -p no:cacheprovider -v .
 	$(BIN)/python benchmarks/shrink_notebooks.py
 	$(BIN)/ruff format --quiet notebooks
+
+# Offline. The theme's warning about its successor is not ours to act on.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-$(READY): setup.py pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "keras_pspnet needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,mobile,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,mobile,docs,test]'
 	@touch $@

@@ -24,12 +24,12 @@ def main():
     parser.add_argument("--data-dir", required=True)
     options = parser.parse_args()
     import keras_pspnet
-    from keras_pspnet import predict
-    from keras_pspnet.datasets import open_source
-    from keras_pspnet.export import fixed
+    from keras_pspnet.data.datasets import open_source
+    from keras_pspnet.export.converters import Converter
+    from keras_pspnet.export.deliver import fixed
     from keras_pspnet.files import spread
-    from keras_pspnet.model import labels_of, main_network
-    from keras_pspnet.quantize import Converter
+    from keras_pspnet.images import resize_image
+    from keras_pspnet.network.main_head import labels_of, main_network
 
     train = open_source("camvid", options.data_dir, split="train").paired()
     val = open_source("camvid", options.data_dir, split="val").paired()
@@ -42,7 +42,7 @@ def main():
 
         def converter(count):
             pictures = [
-                predict.resize_image(train.read(index)[0], size)[None]
+                resize_image(train.read(index)[0], size)[None]
                 for index in spread(range(len(train)), count)
             ]
             scratch = Path(tempfile.mkdtemp(dir=folder))
@@ -71,8 +71,8 @@ def main():
 def edge_quantizer(converter, rule):
     from ai_edge_quantizer import quantizer, recipe
 
-    from keras_pspnet.contract import INPUT, SIGNATURE
-    from keras_pspnet.quantize import widen
+    from keras_pspnet.device_contract import INPUT, SIGNATURE
+    from keras_pspnet.export.converters import widen
 
     source = converter.scratch / "float.tflite"
     source.write_bytes(converter.convert("float32"))
@@ -92,14 +92,15 @@ def edge_quantizer(converter, rule):
 
 def maps(file, val):
     """The class map of each picture of val."""
-    from keras_pspnet import predict, runners
+    from keras_pspnet.inference.load import load_model
+    from keras_pspnet.inference.segment import segment
 
-    network = runners.load_model(file)
-    return [predict.segment(network, image) for _, image, _ in val.examples()]
+    network = load_model(file)
+    return [segment(network, image) for _, image, _ in val.examples()]
 
 
 def scored(found, reference, val):
-    from keras_pspnet.metrics import ConfusionMatrix
+    from keras_pspnet.scoring.metrics import ConfusionMatrix
 
     matrix, equal = ConfusionMatrix(len(val.labels)), []
     for (_, _, mask), classes, expected in zip(val.examples(), found, reference):

@@ -30,14 +30,14 @@ def main():
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--data-dir", required=True)
     options = parser.parse_args()
-    from keras_pspnet import runners
-    from keras_pspnet.datasets import open_source
+    from keras_pspnet.data.datasets import open_source
+    from keras_pspnet.inference.load import load_model
 
     source = open_source("camvid", options.data_dir, split="val").paired()
     file = RESULTS / "camvid.json"
     results = json.loads(file.read_text())["runs"] if file.exists() else {}
     for run in options.runs:
-        model = runners.load_model(run / "best.keras")
+        model = load_model(run / "best.keras")
         results[run.name] = scored(run, model, source)
         print(run, results[run.name]["mIoU"], flush=True)
         if run.name == "camvid":
@@ -56,11 +56,10 @@ def main():
 
 def scored(run, model, source):
     """The recipe of a run, its wall time, and the scores of its best checkpoint."""
-    from keras_pspnet import metrics, runners
+    from keras_pspnet.inference.segment import segment
+    from keras_pspnet.scoring import metrics
 
-    scores = metrics.evaluate(
-        lambda image: runners.segment(model, image), source.examples(), source.labels
-    )
+    scores = metrics.evaluate(lambda image: segment(model, image), source.examples(), source.labels)
     begun, ended = (run / "recipe.json").stat().st_mtime, (run / "last.keras").stat().st_mtime
     recipe = json.loads((run / "recipe.json").read_text())
     recipe.pop("data_dir", None)
@@ -74,12 +73,13 @@ def scored(run, model, source):
 
 
 def thumbnails(model, source):
-    from keras_pspnet import runners, visualize
+    from keras_pspnet import visualize
+    from keras_pspnet.inference.segment import segment
 
     table = []
     for index in THUMBNAILS:
         image, mask = source.read(index)
-        maps = mask, runners.segment(model, image)
+        maps = mask, segment(model, image)
         table.append([image, *(visualize.overlay(image, m, source.labels, 0.75) for m in maps)])
     sheet = visualize.rows(
         table, ["picture", "truth", "prediction"], labels=source.labels, tile=120

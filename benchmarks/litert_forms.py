@@ -24,9 +24,9 @@ from ai_edge_litert.interpreter import Interpreter
 from keras import ops
 from machine import machine
 
-from keras_pspnet.device import DeviceConv2D, DevicePyramidConv2D
-from keras_pspnet.layers import PyramidPoolingModule
-from keras_pspnet.winograd import WinogradConv2D
+from keras_pspnet.export.fast_graph import DeviceConv2D, DevicePyramidConv2D
+from keras_pspnet.export.winograd import WinogradConv2D
+from keras_pspnet.network.layers import PyramidPoolingModule
 
 RESULTS = Path(__file__).parent / "results"
 SIDE, FILTERS, ROUNDS = 60, 512, 9

@@ -44,7 +44,7 @@ def make(folder: Path) -> dict[str, Path]:
     import keras
 
     import keras_pspnet
-    from keras_pspnet import device, quantize
+    from keras_pspnet.export import converters, fast_graph
 
     keras.utils.set_random_seed(0)
     network = keras_pspnet.build_pspnet(CLASSES, input_shape=(*SIZE, 3), aux=False)
@@ -55,17 +55,17 @@ def make(folder: Path) -> dict[str, Path]:
         files[name] = folder / f"{len(files)}.tflite"
         scratch = folder / f"scratch{len(files)}"
         scratch.mkdir()
-        converter = quantize.Converter(network, scratch, output, labels, None)
+        converter = converters.Converter(network, scratch, output, labels, None)
         files[name].write_bytes(converter.convert("float32"))
 
-    enlarge = quantize.resize
-    quantize.resize = lambda scores, *arguments: scores
+    enlarge = converters.resize
+    converters.resize = lambda scores, *arguments: scores
     write("stopped before the upsampling", "logits")
-    quantize.resize = enlarge
+    converters.resize = enlarge
     for steps in STRIPS:
-        device.STRIP = steps
+        fast_graph.STRIP = steps
         write(f"strips of {steps} steps", "classes")
-    device.STRIP = WHOLE
+    fast_graph.STRIP = WHOLE
     write("whole", "classes")
     return files
 

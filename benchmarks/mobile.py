@@ -31,9 +31,9 @@ def main():
     from benchmark import measure
     from machine import machine
 
-    from keras_pspnet.datasets import open_source
+    from keras_pspnet.data.datasets import open_source
     from keras_pspnet.files import write_json
-    from keras_pspnet.recipes import MOBILE
+    from keras_pspnet.train.recipes import MOBILE
 
     train = open_source("camvid", options.data_dir, split="train").paired()
     val = open_source("camvid", options.data_dir, split="val").paired()
@@ -69,7 +69,7 @@ def main():
 def network(recipe, file):
     import keras_pspnet
     from keras_pspnet.labels import CAMVID
-    from keras_pspnet.model import set_labels
+    from keras_pspnet.network.main_head import set_labels
 
     if recipe and file.exists():
         return keras_pspnet.load_model(file)
@@ -86,7 +86,7 @@ def network(recipe, file):
 
 
 def described(model, recipe):
-    from keras_pspnet.model import main_network
+    from keras_pspnet.network.main_head import main_network
 
     return {
         "output_stride": recipe.output_stride if recipe else 16,
@@ -99,17 +99,17 @@ def described(model, recipe):
 
 def exported(model, train, folder):
     """The files of a model, trained or not: nothing is refused."""
-    from keras_pspnet import predict
-    from keras_pspnet.contract import CALIBRATION
-    from keras_pspnet.export import fixed
+    from keras_pspnet.export.converters import Converter
+    from keras_pspnet.export.deliver import fixed
+    from keras_pspnet.export.formats import CALIBRATION
+    from keras_pspnet.export.tflite_file import add_metadata
     from keras_pspnet.files import spread, write_bytes
-    from keras_pspnet.model import labels_of, main_network
-    from keras_pspnet.quantize import Converter
-    from keras_pspnet.tflite_metadata import add_metadata
+    from keras_pspnet.images import resize_image
+    from keras_pspnet.network.main_head import labels_of, main_network
 
     size, labels = model.input.shape[1:3], labels_of(model)
     pictures = [
-        predict.resize_image(train.read(index)[0], size)[None]
+        resize_image(train.read(index)[0], size)[None]
         for index in spread(range(len(train)), CALIBRATION)
     ]
     files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
@@ -123,12 +123,12 @@ def exported(model, train, folder):
 
 
 def miou(model, val):
-    from keras_pspnet import metrics, runners
+    from keras_pspnet.inference.load import load_model
+    from keras_pspnet.inference.segment import segment
+    from keras_pspnet.scoring import metrics
 
-    model = runners.load_model(model) if isinstance(model, Path) else model
-    scores = metrics.evaluate(
-        lambda image: runners.segment(model, image), val.examples(), val.labels
-    )
+    model = load_model(model) if isinstance(model, Path) else model
+    scores = metrics.evaluate(lambda image: segment(model, image), val.examples(), val.labels)
     return scores["mIoU"]
 
 

@@ -18,15 +18,16 @@ ROUNDS, STEPS = 5, 20
 
 
 def main():
-    from keras_pspnet import data, train
-    from keras_pspnet.augment import Augmentation
-    from keras_pspnet.datasets import open_source
-    from keras_pspnet.recipes import find_recipe
+    from keras_pspnet.data import pipeline
+    from keras_pspnet.data.augment import Augmentation
+    from keras_pspnet.data.datasets import open_source
+    from keras_pspnet.train.build import build
+    from keras_pspnet.train.recipes import find_recipe
 
     recipe = find_recipe("scenes")
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(320)
     pixels = source.check()
-    batches = data.training_steps(
+    batches = pipeline.training_steps(
         source,
         0,
         10_000,
@@ -35,7 +36,7 @@ def main():
         augmentation=Augmentation(recipe.scales, recipe.rotation),
         seed=0,
     )
-    model = train.build(recipe, source.labels, pixels, 10_000)
+    model = build(recipe, source.labels, pixels, 10_000)
     stored = batches.take(1).cache().repeat()
     iterator = iter(batches)
     next(iterator)

@@ -55,12 +55,13 @@ def measured(backbone, output_stride, scales, flip=""):
     import numpy as np
 
     import keras_pspnet
-    from keras_pspnet import predict, runners
+    from keras_pspnet.inference.load import as_network
+    from keras_pspnet.inference.segment import Protocol, segment
 
     model = keras_pspnet.build_pspnet(
         19, input_shape=(713, 713, 3), backbone=backbone, output_stride=int(output_stride)
     )
-    network, windows = runners.as_network(model), []
+    network, windows = as_network(model), []
     run = network.run
 
     def counted(images):
@@ -69,10 +70,10 @@ def measured(backbone, output_stride, scales, flip=""):
 
     network = dataclasses.replace(network, run=counted)
     image = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8)
-    protocol = predict.Protocol((713, 713), 2048, tuple(map(float, scales.split(","))), bool(flip))
+    protocol = Protocol((713, 713), 2048, tuple(map(float, scales.split(","))), bool(flip))
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    predict.segment(network, image, protocol)
+    segment(network, image, protocol)
     return {
         "windows": sum(windows),
         "at_once": max(windows),

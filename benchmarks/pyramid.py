@@ -43,19 +43,22 @@ def main():
 
 def measure(out, bins, seed):
     """Trains one run, or takes up one that was left, and scores it."""
-    from keras_pspnet import metrics, runners, train
-    from keras_pspnet.datasets import open_source
-    from keras_pspnet.recipes import find_recipe
+    from keras_pspnet.data.datasets import open_source
+    from keras_pspnet.inference.load import load_model
+    from keras_pspnet.inference.segment import segment
+    from keras_pspnet.scoring import metrics
+    from keras_pspnet.train.recipes import find_recipe
+    from keras_pspnet.train.run import fit
 
     recipe = find_recipe("scenes").change([f"bins={bins}", f"seed={seed}"])
     run = out / f"bins{len(recipe.bins)}_seed{seed}"
     file = run / "scores.json"
     if not file.exists():
-        train.fit(recipe, run, resumed=True)
-        model = runners.load_model(run / "best.keras")
+        fit(recipe, run, resumed=True)
+        model = load_model(run / "best.keras")
         source = open_source("scenes", split="val", size=recipe.crop)
         scores = metrics.evaluate(
-            lambda image: runners.segment(model, image), source.examples(), source.labels
+            lambda image: segment(model, image), source.examples(), source.labels
         )
         file.write_text(json.dumps(scores))
     return json.loads(file.read_text())

@@ -20,7 +20,7 @@ import numpy as np
 
 from keras_pspnet import scenes
 from keras_pspnet.files import write_json
-from keras_pspnet.metrics import ConfusionMatrix
+from keras_pspnet.scoring.metrics import ConfusionMatrix
 
 CLASSES = len(scenes.LABELS)
 VOID = scenes.LABELS.ignore

@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 from machine import machine
 
-from keras_pspnet import backbones, layers, losses, model
+from keras_pspnet.network import backbones, layers, losses, model
 
 RESULT = Path(__file__).parent / "results" / "training_steps.json"
 ROUNDS = 7

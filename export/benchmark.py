@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import cli
-from keras_pspnet.files import UserError, writable_folder, write_json
+from keras_pspnet.errors import UserError
+from keras_pspnet.files import writable_folder, write_json
+from keras_pspnet.inference.load import check_model
 from keras_pspnet.progress import track
-from keras_pspnet.runners import check_model
 
 
 def main(arguments=None):
@@ -137,7 +138,7 @@ def _work(pipe, file, threads) -> None:
             interpreter.invoke()
             pipe.send(time.perf_counter() - start)
         peak = _peak_bytes() - empty
-        from keras_pspnet.tflite_metadata import delegation
+        from keras_pspnet.export.delegate import delegation
 
         partitions, outside = delegation(file)
         pipe.send({"peak_bytes": peak, "partitions": partitions, "outside": outside})

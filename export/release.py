@@ -7,7 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from keras_pspnet import cli, commands
+from keras_pspnet import cli
+from keras_pspnet.cli import commands
 
 RUNNER = Path(__file__).parent / "on_device" / "segment.py"
 
@@ -42,8 +43,9 @@ def release(options: argparse.Namespace) -> None:
     """Exports every format and adds what a device team needs beside the files."""
     import json
 
-    from keras_pspnet.contract import FORMATS, available_formats
-    from keras_pspnet.files import UserError, read_bytes, write_bytes
+    from keras_pspnet.errors import UserError
+    from keras_pspnet.export.formats import FORMATS, available_formats
+    from keras_pspnet.files import read_bytes, write_bytes
 
     out = Path(options.out)
     for name, ours in ((RUNNER.name, RUNNER.read_bytes()), ("README.md", README.encode())):

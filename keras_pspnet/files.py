@@ -7,24 +7,11 @@ import errno
 import itertools
 import json
 import os
-import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-
-
-class UserError(ValueError):
-    """Something given is wrong. The message is one line: what, which, expected, what to do.
-
-    Where it names the first of several, `errors` holds all.
-    """
-
-    errors: tuple[UserError, ...] = ()
+from keras_pspnet.errors import UserError
 
 
 def read_bytes(path) -> bytes:
@@ -35,86 +22,6 @@ def read_bytes(path) -> bytes:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_image(path, name=None) -> np.ndarray:
-    """A picture as uint8 RGB (H, W, 3), whatever its mode, turned as its EXIF says.
-
-    Args:
-        path: its path, or a binary file.
-        name: what messages call it; the path by default.
-
-    Raises:
-        UserError: no such file, not a picture, or truncated.
-    """
-    name = name or path
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
-                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{name}: not a readable picture ({reason}); replace or remove it"
-        ) from error
-
-
-def read_mask(path, name=None) -> np.ndarray:
-    """A mask's raw ids as uint8 (H, W): an 8-bit grey, palette or 1-bit picture.
-
-    Args:
-        path: its path, or a binary file.
-        name: what messages call it; the path by default.
-
-    Raises:
-        UserError: no such file, not a picture, truncated, or of another kind.
-    """
-    name = name or path
-    try:
-        with Image.open(path) as image:
-            if image.format in ("JPEG", "WEBP"):
-                raise UserError(
-                    f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
-                )
-            if image.mode not in ("L", "P", "1"):
-                raise UserError(
-                    f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
-                    "values are class ids"
-                )
-            packed = str(image.tile[0].args) if image.tile else ""
-            # Pillow spreads 2- and 4-bit grey over 0..255, which is right for pictures alone.
-            spread = {"L;2": 85, "L;4": 17}.get(packed, 1)
-            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8) // spread
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{name}: not a readable mask ({reason}); replace it") from error
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, in order.
-
-    Raises:
-        UserError: no such folder, or none in it.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with pictures")
-    found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
-    if not found:
-        raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")
-    return found
-
-
-def is_picture(file: Path) -> bool:
-    """By its name; hidden files, as macOS leaves them beside pictures, are none."""
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
-
-
 def unique_stems(paths) -> list[str]:
     """A name for what belongs to each file: its stem, or more where that is taken."""
     names = []
@@ -123,23 +30,6 @@ def unique_stems(paths) -> list[str]:
         choices = itertools.chain((path.stem, path.name), numbered)
         names.append(next(name for name in choices if name not in names))
     return names
-
-
-def list_images(*paths) -> list[Path]:
-    """The pictures named, and those inside the folders named, in order.
-
-    Raises:
-        UserError: a path that does not exist, a folder without pictures.
-    """
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found += pictures_in(path)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    return found
 
 
 def spread(items, most: int) -> list:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from keras_pspnet.files import UserError, read_bytes
+from keras_pspnet.errors import UserError
+from keras_pspnet.files import read_bytes
 
 IGNORE = 255
 """Void in every mask this package hands on (semseg config/*: ignore_label 255)."""
@@ -186,6 +187,7 @@ _ADE20K_NAMES = (
     "dishwasher screen blanket sculpture hood sconce vase traffic_light tray ashcan fan pier "
     "crt_screen plate monitor bulletin_board shower radiator glass clock flag "
 )
+
 _ADE20K_COLORS = (
     "787878b4787806e6e650323204c8037878508c8c8ccc05ffe6e6e604fa07e005ffebff0796053d78784608ff33"
     "ff06528fff8cccff04ff3307cc46030066c83de6faff06330b66ffff0747ff09e00907e6dcdcdcff095c7009ff"
@@ -219,6 +221,7 @@ CITYSCAPES = LabelSet(
 """The 19 train ids of Cityscapes: the values of its labelTrainIds."""
 
 _CITYSCAPES_RAW = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
 CITYSCAPES_RAW = dataclasses.replace(
     CITYSCAPES,
     ids={raw: IGNORE for raw in range(35)}

@@ -6,9 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 LINE_SECONDS = 10.0
 
 
@@ -23,6 +20,9 @@ class Meter:
     """
 
     def __init__(self, what: str, total: int, done: int = 0, work: Callable[[int], float] = float):
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
         self.what, self.total, self.done, self.work = what, total, done, work
         self.first = None  # (seconds, steps) after the first step, which also builds and traces
         self.last_line = time.monotonic()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_pspnet.files import UserError
+from keras_pspnet.errors import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def seen_network():
         import keras_pspnet
         from keras_pspnet import scenes
         from keras_pspnet.labels import SCENES
-        from keras_pspnet.model import set_labels
+        from keras_pspnet.network.main_head import set_labels
 
         size = (49, 57)
         keras.utils.set_random_seed(3)

@@ -1,4 +1,4 @@
-"""The house: folders import along the arrows, and heavy packages stay out where nobody needs them."""
+"""The house: folders import along the arrows, and TensorFlow stays out where it can."""
 
 import ast
 import re
@@ -124,7 +124,7 @@ def test_imports_form_no_circle():
 
     for name in graph:
         visit(name)
-    assert len(checked) == len(graph) > 50
+    assert checked >= set(graph) and len(graph) > 1
 
 
 def test_a_circle_is_found(tmp_path, monkeypatch):
@@ -156,11 +156,9 @@ def test_nothing_in_the_package_imports_the_delivery_stage():
 def test_what_needs_no_tensorflow_is_imported_without_it():
     lines = ["import sys", "sys.modules['tensorflow'] = sys.modules['keras'] = None"]
     for folder, name, path in files():
-        if not folder or (
-            folder in WITHOUT_TENSORFLOW and name not in (WITHOUT_TENSORFLOW[folder] or ())
-        ):
-            if name != "__main__":
-                lines.append(f"import {module(path)}")
+        heavy = WITHOUT_TENSORFLOW.get(folder, {name} if folder else set())
+        if name not in {"__main__", *(heavy or ())}:
+            lines.append(f"import {module(path)}")
     assert len(lines) > 35
     subprocess.run([sys.executable, "-P", "-c", "\n".join(lines)], check=True, timeout=60)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_pspnet import files
+from keras_pspnet import errors, files, images
 
 COLORS = np.array([[[200, 10, 30], [0, 0, 0], [9, 99, 255]]] * 2, np.uint8)
 COLORS[1] = COLORS[1, ::-1] // 2
@@ -18,24 +18,24 @@ COLORS[1] = COLORS[1, ::-1] // 2
 
 def test_a_colour_picture_is_read_exactly(tmp_path):
     Image.fromarray(COLORS).save(tmp_path / "a.png")
-    image = files.read_image(tmp_path / "a.png")
+    image = images.read_image(tmp_path / "a.png")
     assert image.dtype == np.uint8 and np.array_equal(image, COLORS)
 
 
 def test_grey_palette_and_alpha_pictures_become_rgb(tmp_path):
     grey = np.array([[0, 7], [200, 255]], np.uint8)
     Image.fromarray(grey).save(tmp_path / "grey.png")
-    assert np.array_equal(files.read_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
+    assert np.array_equal(images.read_image(tmp_path / "grey.png"), np.stack([grey] * 3, -1))
 
     palette = Image.fromarray(np.array([[0, 1], [1, 2]], np.uint8))
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
     palette.save(tmp_path / "palette.png")
     expected = [[[10, 20, 30], [40, 50, 60]], [[40, 50, 60], [70, 80, 90]]]
-    assert files.read_image(tmp_path / "palette.png").tolist() == expected
+    assert images.read_image(tmp_path / "palette.png").tolist() == expected
 
     alpha = np.dstack([COLORS, np.full(COLORS.shape[:2], 128, np.uint8)])
     Image.fromarray(alpha).save(tmp_path / "alpha.png")
-    assert np.array_equal(files.read_image(tmp_path / "alpha.png"), COLORS)
+    assert np.array_equal(images.read_image(tmp_path / "alpha.png"), COLORS)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_a_picture_is_turned_as_its_exif_says(tmp_path, orientation, stored):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(files.read_image(tmp_path / "a.png"), COLORS)
+    assert np.array_equal(images.read_image(tmp_path / "a.png"), COLORS)
 
 
 def test_a_sixteen_bit_grey_picture_keeps_its_contrast(tmp_path):
     Image.fromarray(np.array([[0, 0x4000, 0x8000, 0xFFFF]], np.uint16)).save(tmp_path / "a.png")
-    image = files.read_image(tmp_path / "a.png")
+    image = images.read_image(tmp_path / "a.png")
     assert np.abs(image[0, :, 0] - np.array([0.0, 64, 128, 255])).max() <= 1
 
 
@@ -73,7 +73,7 @@ def damaged(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["truncated", "header", "exif", "text", "empty"])
-@pytest.mark.parametrize("read", [files.read_image, files.read_mask])
+@pytest.mark.parametrize("read", [images.read_image, images.read_mask])
 def test_a_damaged_picture_gets_one_line_with_its_name(refused, tmp_path, read, kind):
     file = damaged(kind, tmp_path)
     message = refused(read, file)
@@ -89,18 +89,18 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(tmp_path, form):
     Image.fromarray(noise).save(stream, form, **({} if form == "BMP" else {"exif": exif}))
     whole, file = stream.getvalue(), tmp_path / "picture"
     file.write_bytes(whole)
-    expected, refusals = files.read_image(file), 0
+    expected, refusals = images.read_image(file), 0
     for cut in range(0, len(whole), 5):
         file.write_bytes(whole[:cut])
         try:
-            assert np.array_equal(files.read_image(file), expected)
-        except files.UserError as error:
+            assert np.array_equal(images.read_image(file), expected)
+        except errors.UserError as error:
             assert str(file) in str(error) and "\n" not in str(error)
             refusals += 1
     assert refusals > len(whole) // 5 * 0.5
 
 
-@pytest.mark.parametrize("read", [files.read_image, files.read_mask])
+@pytest.mark.parametrize("read", [images.read_image, images.read_mask])
 def test_bytes_are_read_as_a_file_is_and_called_by_their_name(refused, tmp_path, read):
     whole = io.BytesIO(damaged("truncated", tmp_path).with_name("whole.png").read_bytes())
     assert np.array_equal(read(whole, "tfds:a/0"), read(tmp_path / "whole.png"))
@@ -111,16 +111,16 @@ def test_bytes_are_read_as_a_file_is_and_called_by_their_name(refused, tmp_path,
 def test_a_mask_of_another_kind_is_called_by_its_name(refused):
     stream = io.BytesIO()
     Image.fromarray(COLORS).save(stream, "PNG")
-    assert refused(files.read_mask, stream, "tfds:a/0").startswith("tfds:a/0: a mask of mode RGB")
+    assert refused(images.read_mask, stream, "tfds:a/0").startswith("tfds:a/0: a mask of mode RGB")
 
 
-@pytest.mark.parametrize("read", [files.read_image, files.read_mask, files.read_bytes])
+@pytest.mark.parametrize("read", [images.read_image, images.read_mask, files.read_bytes])
 def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path, read):
     message = refused(read, tmp_path / "none.png").lower()
     assert "none.png" in message and "no such file" in message
 
 
-@pytest.mark.parametrize("read", [files.read_image, files.read_mask, files.read_bytes])
+@pytest.mark.parametrize("read", [images.read_image, images.read_mask, files.read_bytes])
 def test_a_folder_is_no_file(refused, tmp_path, read):
     assert str(tmp_path) in refused(read, tmp_path)
 
@@ -132,10 +132,10 @@ def test_mask_values_are_ids_in_grey_palette_and_one_bit_masks(tmp_path):
     palette.putpalette(bytes(range(255, -1, -1)) * 3)
     palette.save(tmp_path / "palette.png")
     for name in ("grey.png", "palette.png"):
-        mask = files.read_mask(tmp_path / name)
+        mask = images.read_mask(tmp_path / name)
         assert mask.dtype == np.uint8 and np.array_equal(mask, ids)
     Image.fromarray(ids == 1).save(tmp_path / "bits.png")
-    assert files.read_mask(tmp_path / "bits.png").tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert images.read_mask(tmp_path / "bits.png").tolist() == [[0, 1, 0], [0, 0, 1]]
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_mask_values_are_ids_in_grey_palette_and_one_bit_masks(tmp_path):
 )
 def test_masks_of_other_kinds_are_refused_by_mode(refused, tmp_path, mode, array):
     Image.fromarray(array).save(tmp_path / "mask.png")
-    message = refused(files.read_mask, tmp_path / "mask.png")
+    message = refused(images.read_mask, tmp_path / "mask.png")
     assert "mask.png" in message and f"mode {mode};" in message
 
 
@@ -153,14 +153,14 @@ def test_pictures_are_listed_in_order(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "z.webp").touch()
-    listed = files.list_images(tmp_path / "inside", tmp_path, tmp_path / "c.txt")
+    listed = images.list_images(tmp_path / "inside", tmp_path, tmp_path / "c.txt")
     expected = ["inside/z.webp", "a.png", "b.JPG", "c.txt"]
     assert listed == [tmp_path / name for name in expected]
 
 
 def test_nothing_to_list_gets_one_line(refused, tmp_path):
-    assert str(tmp_path) in refused(files.list_images, tmp_path)
-    message = refused(files.list_images, tmp_path / "none")
+    assert str(tmp_path) in refused(images.list_images, tmp_path)
+    message = refused(images.list_images, tmp_path / "none")
     assert "none" in message and "no such file or folder" in message
 
 
@@ -177,7 +177,7 @@ from keras_pspnet import files
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     files.write_bytes(sys.argv[1], b"new" * 1000)
-except files.UserError as error:
+except errors.UserError as error:
     print(error)
 """
 
@@ -231,7 +231,7 @@ def test_files_that_belong_together_are_replaced_together(tmp_path, monkeypatch,
         fsync(number)
 
     monkeypatch.setattr(os, "fsync", fail)
-    expected = files.UserError if isinstance(trouble, OSError) else KeyboardInterrupt
+    expected = errors.UserError if isinstance(trouble, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         files.write_together({tmp_path / "one": b"new", tmp_path / "folder" / "two": b"new"})
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"one": b"old"}
@@ -286,7 +286,7 @@ def test_a_mask_of_few_bits_holds_its_ids(tmp_path, bits):
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0))
     png += chunk(b"IDAT", zlib.compress(b"\x00" + bytes(packed))) + chunk(b"IEND", b"")
     (tmp_path / "mask.png").write_bytes(png)
-    np.testing.assert_array_equal(files.read_mask(tmp_path / "mask.png"), ids)
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask.png"), ids)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
@@ -294,14 +294,14 @@ def test_a_mask_whose_format_changes_ids_is_refused(refused, tmp_path, kind):
     file = tmp_path / "mask.png"
     image = Image.fromarray(np.zeros((8, 8), np.uint8))
     image.convert("RGB" if kind == "WEBP" else "L").save(file, format=kind)
-    message = refused(files.read_mask, file)
+    message = refused(images.read_mask, file)
     assert kind in message and "expected a PNG" in message
 
 
 def test_hidden_files_are_no_pictures(tmp_path):
     for name in ("a.png", "._a.png", ".b.jpg", "B.PNG"):
         (tmp_path / name).touch()
-    assert [file.name for file in files.pictures_in(tmp_path)] == ["B.PNG", "a.png"]
+    assert [file.name for file in images.pictures_in(tmp_path)] == ["B.PNG", "a.png"]
 
 
 def test_a_sample_is_spread_evenly():

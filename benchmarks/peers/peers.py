@@ -34,10 +34,10 @@ def our_files(folder: Path) -> None:
     """The authors' weights as our files."""
     import numpy as np
 
-    from keras_pspnet.convert import convert
-    from keras_pspnet.export import fixed
-    from keras_pspnet.model import labels_of, main_network
-    from keras_pspnet.quantize import Converter
+    from keras_pspnet.export.converters import Converter
+    from keras_pspnet.export.deliver import fixed
+    from keras_pspnet.network.convert import convert
+    from keras_pspnet.network.main_head import labels_of, main_network
 
     pictures = np.load(folder / "pictures.npy")
     model = convert(folder / "reference.pth")
@@ -74,7 +74,7 @@ def main():
 
     python = environment(folder)
     # The reference network in PyTorch is the tests'.
-    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tests")}
+    variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tests" / "verify")}
     variables |= {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     np.save(folder / "pictures.npy", scenes(4, split="val", size=SIZE)[0])
     if not (folder / "int8.onnx").exists():

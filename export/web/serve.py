@@ -21,8 +21,9 @@ import urllib.request
 from pathlib import Path
 
 from keras_pspnet import cli
-from keras_pspnet.files import UserError, writable_folder
-from keras_pspnet.runners import check_model, load_model
+from keras_pspnet.errors import UserError
+from keras_pspnet.files import writable_folder
+from keras_pspnet.inference.load import check_model, load_model
 
 HERE = Path(__file__).parent
 VERSION = "2.5.3"

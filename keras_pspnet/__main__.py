@@ -1,0 +1,7 @@
+"""`python -m keras_pspnet` is the command `keras-pspnet`."""
+
+import sys
+
+from keras_pspnet.cli import main
+
+sys.exit(main())

@@ -1,0 +1,140 @@
+"""The whole way once, on generated scenes: train, score, export, run without TensorFlow, look."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from keras_pspnet import visualize
+from keras_pspnet.data.datasets import open_source
+from keras_pspnet.data.pairs import Source
+from keras_pspnet.export.deliver import export_model
+from keras_pspnet.files import write_json
+from keras_pspnet.inference.load import as_network, load_model
+from keras_pspnet.inference.segment import segment
+from keras_pspnet.progress import clock, track
+from keras_pspnet.scoring import metrics
+from keras_pspnet.train.recipes import find_recipe
+from keras_pspnet.train.run import fit
+
+WITHOUT_TENSORFLOW = """
+import sys
+sys.modules["tensorflow"] = sys.modules["keras"] = None  # an import of either is now an error
+from keras_pspnet.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+ROWS = 6
+
+
+def run(out) -> dict:
+    """Trains the recipe `scenes` into `out` and leaves a report.
+
+    A demo that was interrupted goes on where it was left.
+
+    Args:
+        out: the run folder; it also gets `export/`, `report.json` and `overview.png`.
+
+    Returns:
+        The report: {"mIoU_keras", "mIoU_tflite", "pixel_agreement", "seconds", ...}.
+
+    Raises:
+        UserError: the folder cannot be used.
+    """
+    out, start = Path(out), time.monotonic()
+    recipe = find_recipe("scenes")
+    print(f"1/4 training a small PSPNet with its auxiliary loss on {recipe.dataset}", flush=True)
+    fit(recipe, out, resumed=True)
+
+    print("2/4 scoring it on held-out scenes", flush=True)
+    model = load_model(out / "best.keras")
+    source = open_source(recipe.dataset, split="val", size=recipe.crop)
+    keras_network = as_network(model)
+    expected = _predictions(keras_network, source, "evaluating best.keras")
+    keras_scores = _score(expected, source)
+
+    print("3/4 exporting", flush=True)
+    say = lambda line: print(f"    {line}", flush=True)  # noqa: E731
+    files = export_model(model, out / "export", formats=("saved_model", "float32"), say=say)
+
+    print("4/4 running the .tflite file without TensorFlow", flush=True)
+    tflite_scores = _evaluate_without_tensorflow(files["float32"], recipe.dataset, out)
+    found = _predictions(load_model(files["float32"]), source, "comparing")
+    equal = [np.mean(a == b) for a, b in zip(expected, found)]
+    seconds = time.monotonic() - start
+    report = {
+        "mIoU_keras": keras_scores["mIoU"],
+        "mIoU_tflite": tflite_scores["mIoU"],
+        "pixel_agreement": float(np.mean(equal)),
+        "seconds": round(seconds, 1),
+        "classes": keras_scores["classes"],
+        "images": len(source),
+        "tflite_bytes": files["float32"].stat().st_size,
+        "tflite_seconds_per_image": round(tflite_scores["seconds"] / len(source), 4),
+    }
+    write_json(out / "report.json", report)
+    visualize.save_png(out / "overview.png", overview(source, expected, found, report))
+    print(
+        f"mIoU {report['mIoU_keras']:.4f} in Keras, {report['mIoU_tflite']:.4f} from the .tflite, "
+        f"{report['pixel_agreement']:.4%} equal pixels, {clock(seconds)}\n"
+        f"look at {out / 'overview.png'}"
+    )
+    return report
+
+
+def _predictions(network, source: Source, what) -> list[np.ndarray]:
+    examples = track(source.examples(), what, len(source))
+    return [segment(network, image) for _, image, _ in examples]
+
+
+def _score(predictions, source: Source) -> dict:
+    matrix = metrics.ConfusionMatrix(len(source.labels))
+    for prediction, (_, _, mask) in zip(predictions, source.examples()):
+        matrix.update(mask, prediction)
+    return matrix.scores(source.labels)
+
+
+def _evaluate_without_tensorflow(file, dataset, out) -> dict:
+    """`keras-pspnet evaluate` in a process of its own in which TensorFlow cannot be imported."""
+    scores = out / "tflite_scores.json"
+    arguments = ["evaluate", str(file), "--dataset", dataset, "--split", "val", "--json", scores]
+    subprocess.run(
+        [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, arguments)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return json.loads(scores.read_text())
+
+
+def overview(source: Source, expected, found, report) -> np.ndarray:
+    """One sheet: pictures, truth, both predictions, and where they are wrong."""
+    labels, table = source.labels, []
+    for index, (_, image, mask) in enumerate(source.first(ROWS).examples()):
+        wrong = (found[index] != mask) & (mask != 255)
+        errors = (0.35 * image).astype(np.uint8)
+        errors[wrong] = (255, 70, 60)
+        shown = [visualize.colorize(classes, labels) for classes in (mask, expected[index])]
+        shown.append(visualize.overlay(image, found[index], labels))
+        table.append([image, *shown, errors])
+    best = sorted(report["classes"].items(), key=lambda entry: -(entry[1] or 0))
+    return visualize.rows(
+        table,
+        ["picture (held out)", "truth", "Keras", ".tflite, as overlay", "its wrong pixels (red)"],
+        heading=f"PSPNet on generated scenes: mIoU {report['mIoU_keras']:.3f}",
+        notes=(
+            f"The .tflite file: mIoU {report['mIoU_tflite']:.3f}, "
+            f"{report['pixel_agreement']:.3%} of the pixels equal Keras, "
+            f"{1000 * report['tflite_seconds_per_image']:.0f} ms a picture, "
+            f"{report['tflite_bytes'] / 1e6:.1f} MB.",
+            "The same hull and cabin is a car on a road and a boat on water; grounds look alike.",
+            "What tells them apart stands far above: facades, a free horizon, pictures on a wall.",
+            "IoU: " + ", ".join(f"{name} {iou:.2f}" for name, iou in best[: len(best) // 2]),
+            "        " + ", ".join(f"{name} {iou:.2f}" for name, iou in best[len(best) // 2 :]),
+        ),
+        labels=labels,
+    )

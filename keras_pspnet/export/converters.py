@@ -1,0 +1,219 @@
+"""A network as the bytes of a .tflite or .onnx file, in every number format."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_pspnet.device_contract import INPUT, LABELS_FILE, SIGNATURE
+from keras_pspnet.errors import UserError
+from keras_pspnet.export.fast_graph import class_map, device_network
+from keras_pspnet.files import write_json
+from keras_pspnet.labels import LabelSet
+from keras_pspnet.network.resampling import resize
+
+SPLIT = ("float32", "float16")
+"""Formats that XNNPACK computes in float32: only there long reductions are slow
+(benchmarks/results/reductions.json)."""
+
+WINOGRAD = ("float32",)
+"""Where kernels may grow for speed, and are not rounded: its sums would enlarge the errors."""
+
+
+def write_saved_model(network, folder: Path, output: str, labels: LabelSet, strips=False) -> None:
+    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse.
+
+    Args:
+        strips: make the class map in strips, see `device.class_map`; for LiteRT, whose delegate
+            would hold all scores, and not for ONNX, which cannot infer the shapes of strips.
+    """
+    main = network.get_layer("main")
+    size = tuple(network.input.shape[1:3])
+    scorer = keras.Model(network.input, main.input[0])
+
+    def serve(image):
+        # The cast stands inside: a float signature would be quantised to the calibration's range.
+        scores = scorer(tf.cast(image, tf.float32), training=False)
+        if output == "classes":
+            if strips:
+                classes = class_map(scores, size, main.align_corners)
+            else:
+                logits = resize(scores, size, main.align_corners)
+                classes = tf.argmax(logits, -1, output_type=tf.int32)
+            return {"classes": tf.cast(classes, tf.uint8) if len(labels) <= 256 else classes}
+        logits = resize(scores, size, main.align_corners)
+        return {output: tf.nn.softmax(logits) if output == "probabilities" else logits}
+
+    archive = keras.export.ExportArchive()
+    archive.track(scorer)
+    image = tf.TensorSpec((1, *size, 3), tf.uint8, name=INPUT)
+    archive.add_endpoint(SIGNATURE, serve, input_signature=[image])
+    with _quiet():
+        archive.write_out(str(folder), verbose=False)
+    write_json(folder / "assets.extra" / LABELS_FILE, labels.to_config())
+
+
+class Converter:
+    """Converts one network to files of several formats.
+
+    Args:
+        network: of a fixed size, float32, without the auxiliary head.
+        scratch: a folder for what stands between.
+        output, labels: see `export.export_model`.
+        pictures: gives uint8 (1, H, W, 3) arrays to calibrate on, each time it is called.
+    """
+
+    def __init__(self, network, scratch: Path, output, labels: LabelSet, pictures: Callable):
+        self.network, self.scratch, self.output = network, scratch, output
+        self.labels, self.pictures = labels, pictures
+        self._graphs = {}
+
+    def convert(self, name: str) -> bytes:
+        """The file of a format.
+
+        Raises:
+            UserError: a network that the format cannot hold.
+        """
+        try:
+            with _quiet():
+                if name == "onnx":
+                    return self._onnx()
+                return self._int16() if name == "int16" else self._tflite(name)
+        except (UserError, OSError, tf.errors.OpError):
+            raise
+        except Exception as error:  # the converters' own classes are not public
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            raise UserError(f"{name}: the format cannot hold this network: {reason}") from error
+
+    def changes(self, name: str) -> dict[str, dict]:
+        """What was done to long convolutions of a format's file: see `device.device_network`."""
+        return self._graph(name)[1]
+
+    def _graph(self, name) -> tuple[Path, dict]:
+        form = {"split": name in SPLIT, "winograd": name in WINOGRAD}
+        key = (*form.values(), strips := name != "onnx")
+        if key not in self._graphs:
+            network, changes = device_network(self.network, **form)
+            folder = self.scratch / f"graph_{len(self._graphs)}"
+            write_saved_model(network, folder, self.output, self.labels, strips)
+            self._graphs[key] = folder, changes
+        return self._graphs[key]
+
+    def _tflite(self, name, graph=None) -> bytes:
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            str(graph or self._graph(name)[0]), signature_keys=[SIGNATURE]
+        )
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]  # no Flex
+        if name != "float32":
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if name == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if name == "int8":
+            converter.representative_dataset = lambda: ({INPUT: x} for x in self.pictures())
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        return converter.convert()
+
+    def _int16(self) -> bytes:
+        """By ai-edge-quantizer: TensorFlow's own 16x8 files are wrong behind depthwise layers."""
+        source = self.scratch / "float.tflite"
+        source.write_bytes(self._tflite("float32", self._graph("int16")[0]))
+        ranges = {}
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            for picture in self.pictures():
+                # One at a time: over several it takes a moving average, which cuts off extremes.
+                one = self._int16_quantizer(source)
+                widen(ranges, one.calibrate({SIGNATURE: [{INPUT: picture}]}))
+            quantized = self._int16_quantizer(source).quantize(ranges)
+        return bytes(quantized.quantized_model)
+
+    def _int16_quantizer(self, source: Path):
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+
+        made = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
+        if self.output != "classes":  # the contract's scores are float32
+            made.update_quantization_recipe(
+                regex=".*",
+                operation_name=qtyping.TFLOperationName.OUTPUT,
+                algorithm_key="no_quantize",
+            )
+        return made
+
+    def _onnx(self) -> bytes:
+        import onnx
+        import tf2onnx
+        from tensorflow.python.framework import convert_to_constants
+
+        loaded = tf.saved_model.load(str(self._graph("onnx")[0]))
+        frozen = convert_to_constants.convert_variables_to_constants_v2(
+            loaded.signatures[SIGNATURE]
+        )
+        (image,), (result,) = frozen.inputs, frozen.outputs
+        model, _ = tf2onnx.convert.from_graph_def(
+            frozen.graph.as_graph_def(),
+            input_names=[image.name],
+            output_names=[result.name],
+            tensors_to_rename={image.name: INPUT, result.name: self.output},
+            opset=17,  # what runtimes since 2022 read
+        )
+        give_sizes(model)
+        onnx.checker.check_model(model, full_check=True)
+        entry = model.metadata_props.add()
+        entry.key, entry.value = LABELS_FILE, json.dumps(self.labels.to_config())
+        return model.SerializeToString()
+
+
+def give_sizes(model) -> None:
+    """Puts sizes in place of an ONNX model's Resize scales.
+
+    A size is floor(size * scale), and a scale that float32 rounds down loses a pixel: 60 rows
+    to 473 become 472.
+    """
+    import onnx
+
+    constants = {x.name: x for x in model.graph.initializer}
+    known = onnx.shape_inference.infer_shapes(model).graph.value_info
+    shapes = {x.name: [d.dim_value for d in x.type.tensor_type.shape.dim] for x in known}
+    for node in model.graph.node:
+        if node.op_type == "Resize" and len(node.input) == 3:
+            image, region, scales = node.input
+            sizes = np.rint(shapes[image] * onnx.numpy_helper.to_array(constants[scales]))
+            name = f"{node.name}_sizes"
+            model.graph.initializer.append(
+                onnx.numpy_helper.from_array(sizes.astype("int64"), name)
+            )
+            node.input[:] = [image, region, "", name]
+    used = {name for node in model.graph.node for name in node.input}
+    for unused in constants.keys() - used:
+        model.graph.initializer.remove(constants[unused])
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Without the converters' warnings of their own old interfaces."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def widen(ranges: dict, more: dict) -> None:
+    """Widens the range of each tensor to that of one more picture."""
+    for name, found in more.items():
+        if name not in ranges:
+            ranges[name] = found
+        elif found:
+            ranges[name]["min"] = np.minimum(ranges[name]["min"], found["min"])
+            ranges[name]["max"] = np.maximum(ranges[name]["max"], found["max"])

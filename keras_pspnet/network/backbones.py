@@ -1,0 +1,236 @@
+"""The named backbones: the paper's deep-stem ResNets, EfficientNet-Lite0 and MobileNetV2."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+from keras import layers
+
+from keras_pspnet.errors import UserError
+from keras_pspnet.network import dilation
+from keras_pspnet.network.layers import BatchNormalization
+
+
+@dataclasses.dataclass(frozen=True)
+class ResNet:
+    """A row of the ResNet table.
+
+    Args:
+        blocks: bottleneck blocks in each stage.
+        width: channels of the first stage's 3x3 convolutions; they double from stage to stage.
+        stem: channels of the three 3x3 convolutions in front; (width, width, 2 * width) if empty.
+        contract_dilation: the first block of a dilated stage has half the dilation
+            (mmsegmentation's); else the full one (the authors').
+        stride_on_first: the stride of a block is on its 1x1 convolution (the authors' Caffe
+            network of 50 layers); else on its 3x3.
+    """
+
+    blocks: tuple[int, int, int, int]
+    width: int = 64
+    stem: tuple[int, ...] = ()
+    contract_dilation: bool = False
+    stride_on_first: bool = False
+
+
+RESNETS = {
+    "resnet50": ResNet((3, 4, 6, 3)),
+    "resnet101": ResNet((3, 4, 23, 3)),
+    "resnet152": ResNet((3, 8, 36, 3)),
+    "resnet269": ResNet((3, 30, 48, 8)),  # the authors' Caffe prototxt
+    "resnet14_narrow": ResNet((1, 1, 1, 1), width=16),  # ours, for the generated scenes and tests
+}
+
+LITE0 = "efficientnet_lite0"
+
+LITE0_STAGES = (  # (blocks, kernel, stride, expansion, channels): EfficientNet paper, table 1
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)
+
+MOBILENET = "mobilenet_v2"  # keras.applications
+
+NAMES = (*RESNETS, LITE0, MOBILENET)
+
+NORMALIZATION = {  # (mean, std) of RGB in 0..255
+    **{name: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)) for name in RESNETS},  # semseg
+    LITE0: ((127.0,) * 3, (128.0,) * 3),  # tpu/models/official/efficientnet/lite
+    MOBILENET: ((127.5,) * 3, (127.5,) * 3),  # keras.applications.mobilenet_v2.preprocess_input
+}
+
+
+def backbone(name, x, output_stride=8):
+    """The features of the last two stages of a named backbone.
+
+    Args:
+        name: one of NAMES, or a row as in RESNETS.
+        x: normalised RGB, (B, H, W, 3).
+        output_stride: 8 (the paper), 16 or 32; later strides become dilations.
+
+    Returns:
+        (auxiliary features, main features): the stage before the last and the last, both at
+        1 / output_stride of the input (at 32 the first is at 1 / 16).
+    """
+    row = name if isinstance(name, ResNet) else RESNETS.get(name)
+    if row is not None:
+        return resnet(x, row, output_stride)
+    if name == MOBILENET:
+        return dilation.features(mobilenet(x.shape[1:]), x, output_stride)
+    return efficientnet_lite0(x, output_stride)
+
+
+def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
+    x = _pad(x, kernel, stride, f"{name}_pad")
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    return BatchNormalization(name=bn_name)(x)
+
+
+def _pad(x, kernel, stride, name):
+    """Symmetric zeros before a strided window, as in PyTorch; "same" is lopsided at even sizes."""
+    if stride == 1 or kernel == 1:
+        return x
+    return layers.ZeroPadding2D(kernel // 2, name=name)(x)
+
+
+def resnet(x, row: ResNet, output_stride=8):
+    """Stages 3 and 4 of a bottleneck ResNet; layers are named as semseg's keys, "." -> "_"."""
+    for index, channels in enumerate(row.stem or (row.width, row.width, 2 * row.width)):
+        conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
+        x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
+        x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)
+    # After a ReLU, padding with zeros is padding with minus infinity.
+    x = _pad(x, 3, 2, "layer0_9_pad")
+    x = layers.MaxPooling2D(3, strides=2, name="layer0_9")(x)
+
+    stride, dilation = 4, 1
+    stages = []
+    for stage, blocks in enumerate(row.blocks, start=1):
+        first_stride = 1
+        if stage > 1:
+            if stride < output_stride:
+                stride, first_stride = stride * 2, 2
+            else:
+                dilation *= 2
+        # In the reference every block of a dilated stage has its full dilation, the first one too.
+        first_dilation = max(dilation // 2, 1) if row.contract_dilation else dilation
+        strides = (first_stride, 1) if row.stride_on_first else (1, first_stride)
+        channels = row.width * 2 ** (stage - 1)
+        for block in range(blocks):
+            how = (strides, first_dilation) if block == 0 else ((1, 1), dilation)
+            x = _bottleneck(x, channels, *how, f"layer{stage}_{block}")
+        stages.append(x)
+    return stages[2], stages[3]
+
+
+def _bottleneck(x, channels, strides, dilation, name):
+    """1x1 down, 3x3 with the dilation, 1x1 up to four times the channels, and the shortcut.
+
+    Args:
+        strides: of the 1x1 and of the 3x3.
+    """
+    shortcut = x
+    if name.endswith("_0"):
+        shortcut = _conv_bn(
+            x,
+            4 * channels,
+            1,
+            max(strides),
+            name=f"{name}_downsample_0",
+            bn_name=f"{name}_downsample_1",
+        )
+    x = _conv_bn(x, channels, 1, strides[0], name=f"{name}_conv1", bn_name=f"{name}_bn1")
+    x = layers.ReLU(name=f"{name}_relu1")(x)
+    x = _conv_bn(x, channels, 3, strides[1], dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
+    x = layers.ReLU(name=f"{name}_relu2")(x)
+    x = _conv_bn(x, 4 * channels, 1, name=f"{name}_conv3", bn_name=f"{name}_bn3")
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu3")(x)
+
+
+def efficientnet_lite0(x, output_stride=16):
+    """The ends of stages 5 (112 channels) and 7 (320 channels) of EfficientNet-Lite0."""
+    x = _pad(x, 3, 2, "stem_pad")
+    x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="conv_stem")(x)
+    x = BatchNormalization(epsilon=1e-3, name="bn0")(x)
+    x = layers.ReLU(6.0, name="stem_relu")(x)
+
+    stride, dilation, block = 2, 1, 0
+    stages = []
+    for blocks, kernel, stage_stride, expansion, channels in LITE0_STAGES:
+        next_dilation, first_stride = dilation, stage_stride
+        if stage_stride == 2:
+            if stride < output_stride:
+                stride *= 2
+            else:
+                first_stride, next_dilation = 1, dilation * 2
+        for index in range(blocks):
+            x = _inverted_residual(
+                x,
+                kernel,
+                first_stride if index == 0 else 1,
+                # The convolution that loses its stride still sees the undilated grid, so that the
+                # weights trained with the stride compute the same values.
+                dilation if index == 0 else next_dilation,
+                expansion,
+                channels,
+                name=f"blocks_{block}",
+            )
+            block += 1
+        dilation = next_dilation
+        stages.append(x)
+    return stages[4], stages[6]
+
+
+def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
+    shortcut = x
+    if expansion > 1:
+        width = x.shape[-1] * expansion
+        x = layers.Conv2D(width, 1, use_bias=False, name=f"{name}_expand_conv")(x)
+        x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn0")(x)
+        x = layers.ReLU(6.0, name=f"{name}_expand_relu")(x)
+    x = _pad(x, kernel, stride, f"{name}_pad")
+    x = layers.DepthwiseConv2D(
+        kernel,
+        strides=stride,
+        dilation_rate=dilation,
+        padding="same" if stride == 1 else "valid",
+        use_bias=False,
+        name=f"{name}_depthwise_conv",
+    )(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn1")(x)
+    x = layers.ReLU(6.0, name=f"{name}_relu")(x)
+    x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x)
+    x = BatchNormalization(epsilon=1e-3, name=f"{name}_bn2")(x)
+    if stride == 1 and shortcut.shape[-1] == channels:
+        x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return x
+
+
+def mobilenet(shape, weights=None):
+    """keras.applications' own, which pads by the size that it is made for."""
+    try:
+        return keras.applications.MobileNetV2(
+            input_shape=tuple(shape), include_top=False, weights=weights and str(weights)
+        )
+    except Exception as error:  # no network, no such file, or one that does not fit
+        if weights is None:
+            raise
+        reason = str(error).strip().splitlines()[0][:160]
+        raise UserError(
+            f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there ({reason}); "
+            'expected "imagenet" and a network, or keras.applications\' file without its top'
+        ) from error

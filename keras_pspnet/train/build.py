@@ -1,0 +1,71 @@
+"""Build and compile the network of a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import keras
+
+from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.network import losses
+from keras_pspnet.network.main_head import set_labels
+from keras_pspnet.network.model import build_pspnet
+from keras_pspnet.network.optimizer import PSPNetSGD
+from keras_pspnet.train.recipe_fields import Recipe
+
+
+def network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Model:
+    """The network of a recipe; `coarse` doubles its output stride."""
+    names = ("backbone", "backbone_weights", "bins", "pooling", "reduce_channels")
+    names += ("channels", "dropout", "align_corners")
+    model = build_pspnet(
+        len(labels),
+        input_shape=(*recipe.crop, 3),
+        output_stride=recipe.output_stride * (2 if coarse else 1),
+        **{name: getattr(recipe, name) for name in names},
+    )
+    set_labels(model, labels)
+    return model
+
+
+def refined(coarse: keras.Model, recipe: Recipe, labels: LabelSet) -> keras.Model:
+    """A coarse network at the recipe's output stride, with all that its training has come to."""
+    model = network(dataclasses.replace(recipe, backbone_weights=None), labels)
+    model.compile_from_config(coarse.get_compile_config())
+    pairs = [(model.variables, coarse.variables)]
+    pairs += [(model.optimizer.variables, coarse.optimizer.variables)]
+    for new, old in pairs:
+        for variable, value in zip(new, old, strict=True):
+            variable.assign(value)
+    return model
+
+
+def build(
+    recipe: Recipe, labels: LabelSet, pixels, steps: int, coarse: bool = False
+) -> keras.Model:
+    """The network of a recipe, compiled: two losses with their weights, SGD with the poly rate.
+
+    Args:
+        pixels: the number of training pixels of each class, for class weights.
+        steps: of the whole training.
+        coarse: at twice the output stride.
+    """
+    model = network(recipe, labels, coarse)
+    weights = losses.class_weights(pixels) if recipe.class_weights else None
+    main = losses.VoidCrossentropy(
+        class_weights=weights, hard_below=recipe.hard_below, jaccard=recipe.jaccard
+    )
+    aux = losses.VoidCrossentropy(class_weights=weights)
+    # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.
+    rate = keras.optimizers.schedules.PolynomialDecay(recipe.learning_rate, steps, 0.0, 0.9)
+    model.compile(
+        PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier),
+        loss={"aux": aux, "main": main},
+        loss_weights={"aux": recipe.aux_weight, "main": 1.0},
+        metrics={
+            "main": keras.metrics.MeanIoU(
+                len(labels), name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
+            )
+        },
+    )
+    return model

@@ -1,0 +1,110 @@
+"""One table of frozen recipes. Each is a lab note: source, command, cost, expected score."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from keras_pspnet.errors import UserError
+from keras_pspnet.train import published_recipes
+from keras_pspnet.train.recipe_fields import Recipe
+
+CAMVID_LITE0 = Recipe(
+    dataset="camvid",
+    backbone="efficientnet_lite0",
+    backbone_weights="imagenet",
+    channels=128,
+    crop=(369, 481),
+    batch_size=4,
+    epochs=36,
+    coarse_epochs=24,
+    learning_rate=0.03,
+    head_multiplier=1.0,
+    scales=(0.7, 1.8),
+    rotation=0.0,
+    blur_share=0.0,
+    color=0.3,
+    class_weights=True,
+    jaccard=0.5,
+)
+
+# To choose by on a device: ten epochs each, those at output stride 8 with seven of them at 16; 30
+# to 60 minutes on two cores. What each scores, weighs and takes: benchmarks/results/mobile.json.
+MOBILE = {
+    f"camvid_mobile_{stride}_{channels}": dataclasses.replace(
+        CAMVID_LITE0,
+        output_stride=stride,
+        channels=channels,
+        epochs=10,
+        coarse_epochs=7 if stride == 8 else 0,
+    )
+    for stride in (16, 8)
+    for channels in (512, 128, 64)
+}
+
+RECIPES = {
+    # The demo's. The paper's network with one block a stage and a quarter of the width.
+    "scenes": Recipe(
+        dataset="scenes",
+        backbone="resnet14_narrow",
+        channels=64,
+        crop=(185, 185),
+        batch_size=8,
+        epochs=8,
+        learning_rate=0.05,
+        head_multiplier=1.0,
+        scales=(0.8, 1.25),
+    ),
+    # Every feature on, in under a minute; what the tests interrupt and resume.
+    "scenes_tiny": Recipe(
+        dataset="scenes",
+        backbone="resnet14_narrow",
+        channels=32,
+        crop=(97, 97),
+        train_images=96,
+        val_images=8,
+        batch_size=8,
+        epochs=14,
+        learning_rate=0.02,
+        head_multiplier=10.0,
+        class_weights=True,
+        hard_below=0.7,
+        checkpoint_seconds=1.0,
+    ),
+    # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; about 105 minutes alone on
+    # two cores. 0.703 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
+    # The colours change because one of the clips was filmed at dusk.
+    "camvid_lite0": CAMVID_LITE0,
+    # One's own folder of pictures and masks, of any size. A step takes about a second at output
+    # stride 16 on two cores, and 2.6 times that at 8.
+    "folder_lite0": Recipe(
+        dataset="folder",
+        backbone="efficientnet_lite0",
+        backbone_weights="imagenet",
+        channels=128,
+        crop=(385, 385),
+        batch_size=4,
+        epochs=22,
+        coarse_epochs=14,
+        learning_rate=0.02,
+        head_multiplier=1.0,
+        fit_pictures=True,
+        scales=(0.6, 1.6),
+        blur_share=0.0,
+        color=0.3,
+        jaccard=0.5,
+    ),
+    **MOBILE,
+    **published_recipes.AUTHORS,
+    **published_recipes.PAPER,
+}
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe of the table by name.
+
+    Raises:
+        UserError: no such recipe.
+    """
+    if name not in RECIPES:
+        raise UserError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
+    return RECIPES[name]

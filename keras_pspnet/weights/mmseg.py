@@ -1,0 +1,95 @@
+"""mmsegmentation's names: ResNetV1c, PSPHead, FCNHead, and what its configurations say."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from keras_pspnet.errors import UserError
+from keras_pspnet.labels import LabelSet, void_of
+from keras_pspnet.weights.foreign import BINS, IMAGENET, Weights, add, labels_of, shaped
+
+MMSEG = (  # how its keys begin, and the authors'
+    ("backbone.stem.{}.", "layer0.{}."),
+    ("backbone.layer", "layer"),
+    ("decode_head.psp_modules.{}.1.conv.", "ppm.features.{}.1."),
+    ("decode_head.psp_modules.{}.1.bn.", "ppm.features.{}.2."),
+    ("decode_head.bottleneck.conv.", "cls.0."),
+    ("decode_head.bottleneck.bn.", "cls.1."),
+    ("decode_head.conv_seg.", "cls.4."),
+    ("auxiliary_head.convs.0.conv.", "aux.0."),
+    ("auxiliary_head.convs.0.bn.", "aux.1."),
+    ("auxiliary_head.conv_seg.", "aux.4."),
+)
+
+
+def from_mmseg(arrays, meta) -> Weights:
+    if not any(key.startswith("backbone.stem.") for key in arrays):
+        raise UserError(
+            "an mmsegmentation checkpoint whose backbone is no ResNetV1c (no backbone.stem.*); "
+            "expected PSPNet on R-50, R-101 or R-152"
+        )
+    renamed = {}
+    for key, value in arrays.items():
+        add(renamed, _renamed(key, MMSEG), value, "its keys")
+    if not any(".conv3." in key for key in renamed):
+        raise UserError("its ResNet has basic blocks (R-18); expected bottlenecks: R-50 or deeper")
+    meta = meta if isinstance(meta, dict) else {}
+    config = str(meta.get("config") or meta.get("cfg") or "")
+    dilation = max(_numbers(config, "dilations") or (4,))
+    if dilation not in (1, 2, 4):
+        raise UserError(f"its configuration has a dilation of {dilation:g}; expected 1, 2 or 4")
+    mean, std = (
+        _numbers(config, name) or default for name, default in zip(("mean", "std"), IMAGENET)
+    )
+    if "bgr_to_rgb=False" in config or "to_rgb=False" in config:
+        mean, std = mean[::-1], std[::-1]
+        renamed["layer0.0.weight"] = shaped(renamed, "layer0.0.weight")[:, ::-1]
+    return Weights(
+        "mmsegmentation",
+        renamed,
+        _mmseg_labels(meta, labels_of(renamed)),
+        (tuple(mean), tuple(std)),
+        # Their configurations of 769x769 have it on; the file's own says so.
+        align_corners="align_corners=True" in config,
+        output_stride=int(32 // dilation),
+        # Off where a configuration does not name it, but the base of all their PSPNets does.
+        contract_dilation="contract_dilation=True" in config or not config,
+        stride_on_first=bool(re.search(r"style=.caffe", config)),
+        bins=tuple(int(n) for n in _numbers(config, "pool_scales") or BINS),
+        spell=lambda key: _renamed(key, [pair[::-1] for pair in MMSEG]),
+    )
+
+
+def _renamed(key, pairs) -> str:
+    for before, after in pairs:
+        found = re.match(re.escape(before).replace(r"\{\}", r"(\d+)"), key)
+        if found:
+            return after.format(*found.groups()) + key[found.end() :]
+    return key
+
+
+def _numbers(config, name) -> tuple[float, ...]:
+    """name=(1, 2, ...) or name=[1, 2, ...] in the text of a configuration, over lines or not."""
+    found = re.search(rf"\b{name}=[(\[]([\d\s.,]+)[)\]]", config)
+    return tuple(float(number) for number in found[1].split(",") if number.strip()) if found else ()
+
+
+def _mmseg_labels(meta, known: LabelSet) -> LabelSet:
+    """The names and colours that the checkpoint holds, where they can be used."""
+    about = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
+    about = {str(key).lower(): value for key, value in about.items()}
+    names, colors = (np.asarray(about.get(key, ())).tolist() for key in ("classes", "palette"))
+    if not isinstance(names, list) or len(names) != len(known):
+        return known
+    names = [str(name).strip() for name in names]
+    if names == list(known.names):
+        return known
+    config = {"names": names, "ignore": void_of(len(names))}
+    for given in ({"colors": colors}, {}):
+        try:
+            return LabelSet.from_config({**config, **given})
+        except UserError:
+            continue
+    return known

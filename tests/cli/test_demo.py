@@ -1,0 +1,32 @@
+"""The demo's own code, at small settings; `make verify` runs the whole from a bare clone."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keras_pspnet.cli import demo
+from keras_pspnet.train import recipes
+
+
+def test_the_demo_leaves_a_report_and_a_picture(tmp_path, monkeypatch, capsys):
+    small = recipes.RECIPES["scenes"].change(
+        ["crop=49,49", "channels=8", "train_images=16", "val_images=4", "epochs=1"]
+    )
+    monkeypatch.setattr(demo, "find_recipe", lambda name: small)
+    report = demo.run(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    assert set(report) >= {"mIoU_keras", "mIoU_tflite", "pixel_agreement", "seconds"}
+    assert report["pixel_agreement"] >= 0.999
+    assert report["mIoU_tflite"] == pytest.approx(report["mIoU_keras"], abs=1e-3)
+    assert report["images"] == 100 and 0 < report["mIoU_keras"] < 1
+    overview = np.asarray(Image.open(tmp_path / "overview.png"))
+    assert overview.shape[0] > 6 * 185 and overview.shape[1] > 5 * 185
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"best.keras", "last.keras", "curves.png", "samples.png", "export"}
+    assert "equal pixels" in capsys.readouterr().out
+    # A demo that was interrupted goes on; one that is done is quickly done again.
+    again = demo.run(tmp_path)
+    assert again["mIoU_keras"] == report["mIoU_keras"]
+    assert "resuming at step 2 of 2" in capsys.readouterr().out

@@ -1,0 +1,327 @@
+"""What is handed to devices: the contract, the proof, and what happens when the proof fails."""
+
+import hashlib
+import json
+import os
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+
+import keras_pspnet
+from keras_pspnet import scenes
+from keras_pspnet.errors import UserError
+from keras_pspnet.export import deliver, tflite_file
+from keras_pspnet.export.converters import Converter
+from keras_pspnet.export.delegate import delegation, operators
+from keras_pspnet.inference.load import as_network
+from keras_pspnet.labels import SCENES
+
+
+@pytest.fixture(scope="module")
+def model(seen_network):
+    return seen_network(channels=8)
+
+
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    out = tmp_path_factory.mktemp("export")
+    return keras_pspnet.export_model(model, out, formats=("saved_model", "float32"))
+
+
+def test_the_files_and_their_cards(exported):
+    out = exported["float32"].parent
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "saved_model",
+        "saved_model.card.json",
+        "pspnet_float32.tflite",
+        "pspnet_float32.card.json",
+    }
+    card = json.loads((out / "pspnet_float32.card.json").read_text())
+    data = exported["float32"].read_bytes()
+    assert card["sha256"] == hashlib.sha256(data).hexdigest()
+    assert card["bytes"] == len(data)
+    assert card["labels"] == list(SCENES.names) and card["colors"][0] == list(SCENES.colors[0])
+    assert card["input"] == {"name": "image", "dtype": "uint8", "shape": [1, 49, 57, 3]}
+    assert card["output"] == {"name": "classes", "dtype": "uint8", "shape": [1, 49, 57]}
+    assert card["agreement"] >= 0.999 and card["agreement_on"] == "8 generated scenes"
+    assert card["operators"] == operators(exported["float32"])
+    assert card["mIoU"] is None and card["command"]
+
+
+def test_the_tflite_signature_is_the_contract(exported):
+    interpreter = Interpreter(str(exported["float32"]))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["classes"]}
+    }
+    runner = interpreter.get_signature_runner("serving_default")
+    image = runner.get_input_details()["image"]
+    assert image["dtype"] == np.uint8 and image["shape"].tolist() == [1, 49, 57, 3]
+    assert image["quantization"] in ((0.0, 0), (1.0, 0))
+    classes = runner.get_output_details()["classes"]
+    assert classes["dtype"] == np.uint8 and classes["shape"].tolist() == [1, 49, 57]
+
+
+def test_every_file_says_what_keras_says(model, exported):
+    images, _ = scenes.scenes(4, split="val", size=(49, 57))
+    expected = as_network(model)(images).argmax(-1)
+    assert len(np.unique(expected)) > 3  # a constant map would prove nothing
+    for file in exported.values():
+        found = keras_pspnet.load_model(file)
+        assert found.output == "classes" and found.size == (49, 57) and found.labels == SCENES
+        np.testing.assert_array_equal(found(images), expected)
+
+
+def test_dilated_convolutions_are_fused_and_batch_norms_folded(exported):
+    counts = operators(exported["float32"])
+    assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
+    assert counts["MUL"] == 1  # the image normalisation
+    # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head; each
+    # level's taps and their spread across, all levels' spread down
+    assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2 + 4 + 4 + 1
+
+
+def test_labels_are_in_the_metadata(exported):
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = exported["float32"].read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    names = [model.Metadata(i).Name() for i in range(model.MetadataLength())]
+    assert b"TFLITE_METADATA" in names
+    entry = model.Metadata(names.index(b"TFLITE_METADATA"))
+    metadata = model.Buffers(entry.Buffer()).DataAsNumpy().tobytes()
+    assert metadata == tflite_file._model_metadata("classes")
+    with zipfile.ZipFile(exported["float32"]) as archive:
+        assert archive.read("labels.txt").decode().split() == list(SCENES.names)
+        assert json.loads(archive.read("labels.json")) == SCENES.to_config()
+
+
+def test_maps_of_any_size_stay_delegated(exported):
+    """7x8 is no multiple of 2, 3 and 6; six maps in one CONCATENATION would leave the delegate."""
+    partitions, outside = delegation(exported["float32"])
+    # the network with the first strip of the class map, then the second strip
+    assert partitions == 2
+    waiting = ["CAST", "ARG_MAX", "STRIDED_SLICE", "STRIDED_SLICE", "MINIMUM", "CAST"]
+    assert outside == [*waiting, "ARG_MAX", "CONCATENATION", "CAST"]
+
+
+def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path):
+    (tmp_path / "pspnet_float32.tflite").mkdir()
+    with pytest.raises(UserError, match=r"pspnet_float32\.tflite: is in the way"):
+        keras_pspnet.export_model(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["pspnet_float32.tflite"]
+
+
+def test_a_folder_that_is_no_saved_model_is_not_replaced(model, tmp_path):
+    notes = tmp_path / "saved_model" / "notes.txt"
+    notes.parent.mkdir()
+    notes.write_text("mine")
+    with pytest.raises(UserError, match=r"saved_model/notes\.txt: is no part of a SavedModel"):
+        keras_pspnet.export_model(model, tmp_path)
+    assert notes.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_model_that_diverged_is_not_handed_over(model, tmp_path):
+    broken = keras.models.clone_model(model)
+    broken.set_weights([np.full_like(weight, np.nan) for weight in model.get_weights()])
+    with pytest.raises(UserError, match="diverged"):
+        keras_pspnet.export_model(broken, tmp_path / "out")
+
+
+def test_the_auxiliary_head_is_left_out(model, exported):
+    weights = sum(w.nbytes for layer in model.layers for w in layer.get_weights())
+    aux = sum(
+        w.nbytes for layer in model.layers if layer.name[:4] == "aux_" for w in layer.get_weights()
+    )
+    assert exported["float32"].stat().st_size < weights - 0.5 * aux
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_scores_as_output(model, tmp_path, output):
+    files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), output=output)
+    found = keras_pspnet.load_model(files["float32"])
+    assert found.output == output
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = model.predict(images, verbose=0)["main"]
+    if output == "probabilities":
+        expected = np.exp(expected) / np.exp(expected).sum(-1, keepdims=True)
+    np.testing.assert_allclose(found(images), expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_a_model_of_unknown_size_needs_one(model, tmp_path):
+    free = keras_pspnet.build_pspnet(
+        12, input_shape=(None, None, 3), backbone="resnet14_narrow", channels=8
+    )
+    free.set_weights(model.get_weights())
+    with pytest.raises(UserError, match="--size"):
+        keras_pspnet.export_model(free, tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    files = keras_pspnet.export_model(free, tmp_path, formats=("float32",), size=(49, 57))
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = as_network(model)(images).argmax(-1)
+    np.testing.assert_array_equal(keras_pspnet.load_model(files["float32"])(images), expected)
+
+
+def test_a_model_trained_in_half_precision_is_exported_in_float32(model, tmp_path):
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = keras_pspnet.build_pspnet(
+            12, input_shape=(49, 57, 3), backbone="resnet14_narrow", channels=8
+        )
+    finally:
+        keras.config.set_dtype_policy("float32")
+    half.set_weights(model.get_weights())
+    files = keras_pspnet.export_model(half, tmp_path, formats=("float32",), output="logits")
+    images, _ = scenes.scenes(2, split="val", size=(49, 57))
+    expected = model.predict(images, verbose=0)["main"]
+    found = keras_pspnet.load_model(files["float32"])(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_pictures_with_masks_give_both_scores(model, tmp_path):
+    pairs = [scenes.scene(index, split="val", size=(60, 90)) for index in range(3)]
+    files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), calibration=pairs)
+    card = json.loads(files["float32"].with_name("pspnet_float32.card.json").read_text())
+    assert card["agreement_on"] == "3 given pictures"
+    assert set(card["mIoU"]) == {"keras", "file"}
+    assert card["mIoU"]["file"] == pytest.approx(card["mIoU"]["keras"], abs=0.02)
+    assert 0 < card["mIoU"]["keras"] < 1
+
+
+def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, monkeypatch):
+    convert = Converter.convert
+
+    def broken(self, name):
+        """A file whose weights were shifted: it loads and runs, and is wrong."""
+        data = bytearray(convert(self, name))
+        middle = slice(len(data) // 3, len(data) // 3 + 40_000)
+        data[middle] = np.frombuffer(bytes(data[middle]), np.uint8)[::-1].tobytes()
+        return bytes(data)
+
+    monkeypatch.setattr(Converter, "convert", broken)
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match=r"pspnet_float32.tflite: only .*% of the pixels equal"):
+        keras_pspnet.export_model(model, out)
+    assert not out.exists()
+
+
+def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="min_agreement"):
+        keras_pspnet.export_model(model, tmp_path / "out", min_agreement=1.5)
+    monkeypatch.setattr(
+        deliver.Pictures, "compare", lambda self, file: {"agreement": 0.9995, "mIoU": None}
+    )
+    keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
+    with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
+        keras_pspnet.export_model(
+            model, tmp_path / "other", formats=("saved_model",), min_agreement=0.9999
+        )
+
+
+def test_another_backend_says_where_to_export(model, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    message = refused(keras_pspnet.export_model, model, tmp_path / "out")
+    assert "backend jax" in message and "KERAS_BACKEND=tensorflow" in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_older_export_is_replaced(model, exported, tmp_path):
+    (tmp_path / "saved_model" / "variables").mkdir(parents=True)
+    (tmp_path / "saved_model" / "variables" / "old").write_text("old")
+    (tmp_path / "pspnet_float32.tflite").write_text("old")
+    (tmp_path / "notes.txt").write_text("mine")
+    keras_pspnet.export_model(model, tmp_path)
+    assert not (tmp_path / "saved_model" / "variables" / "old").exists()
+    assert keras_pspnet.load_model(tmp_path / "pspnet_float32.tflite").labels == SCENES
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / ".pspnet.partial").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
+def test_the_old_saved_model_comes_back_if_the_new_one_cannot_stand(tmp_path, monkeypatch, error):
+    for name in ("new", "target"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "variables").write_text(name)
+    replace = os.replace
+
+    def fail(source, target):
+        if source == tmp_path / "new":
+            raise error
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(type(error)):
+        deliver._replace(tmp_path / "new", tmp_path / "target")
+    assert (tmp_path / "target" / "variables").read_text() == "target"
+
+
+def test_whoever_stops_reading_is_no_full_disk(model, tmp_path):
+    def say(line):
+        if line.startswith("1/"):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        keras_pspnet.export_model(model, tmp_path / "out", say=say)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backbone_of_one_size_says_that_another_cannot_be_taken(refused, tmp_path):
+    image = keras.Input((64, 64, 3))
+    x = keras.layers.Conv2D(8, 3, 4, padding="same")(image)
+    x = keras.layers.Reshape((16, 16, 8))(keras.layers.ReLU()(x))
+    features = keras.layers.Conv2D(8, 3, 2, padding="same")(x)
+    network = keras.Model(image, keras.layers.Conv2D(3, 1)(features))
+    line = refused(deliver.fixed, network, (32, 32))
+    assert "the model cannot take 32x32" in line
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"formats": ("float64",)}, "float64"),
+        ({"formats": ()}, "no formats"),
+        ({"formats": "float32"}, "expected several names"),
+        ({"calibration": [np.zeros((9, 9))]}, "expected .H, W, 3."),
+        ({"output": "colors"}, "colors"),
+        ({"size": (0, 5)}, "size"),
+        ({"calibration": []}, "no pictures"),
+        ({"labels": keras_pspnet.LabelSet(("one",))}, "1 labels for a model of 12 classes"),
+        ({"labels": "scenes"}, "labels: a str; expected a LabelSet"),
+        ({"formats": None}, "expected several names"),
+        ({"min_agreement": "0.9"}, "is not a share"),
+    ],
+)
+def test_requests_that_cannot_be_met(model, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        keras_pspnet.export_model(model, tmp_path / "out", **changes)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_compiled_model_sees_otherwise_is_refused(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(deliver, "compiled_agreement", lambda *arguments: 0.9)
+    only = r"float32.tflite in LiteRT's CompiledModel: only 90.0000% of the pixels equal its Inter"
+    with pytest.raises(UserError, match=only):
+        keras_pspnet.export_model(model, tmp_path / "out", formats=("float32",))
+    assert not (tmp_path / "out").exists()
+
+
+def test_pspnet50_at_473_is_one_delegated_partition(tmp_path):
+    """The real network: what a new TensorFlow could quietly undo."""
+    network = keras_pspnet.build_pspnet(150, aux=False)
+    converter = Converter(network, tmp_path, "logits", keras_pspnet.LabelSet.numbered(150), None)
+    file = tmp_path / "pspnet_float32.tflite"
+    file.write_bytes(converter.convert("float32"))
+    counts = operators(file)
+    assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
+    # The image normalisation and three of Winograd's sums: no loose batch norm.
+    assert counts["MUL"] == 1 + 3
+    # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2, 9 of them dilated; the low-rank half
+    # of the head's 3x3 9; its other half by Winograd's algorithm, six in two parts each
+    assert converter.changes("float32") == {"cls_0": {"parts": 2, "winograd": True}}
+    assert converter.changes("float16") == {"cls_0": {"parts": 4, "winograd": False}}
+    assert converter.changes("int8") == {}
+    assert counts["CONV_2D"] == 61 + 9 + 11 and counts["DEPTHWISE_CONV_2D"] == 6
+    assert delegation(file) == (1, ["CAST"])

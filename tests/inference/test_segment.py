@@ -1,0 +1,137 @@
+"""From a picture of any size to class ids, around networks written out by hand."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_pspnet.images import resize_image, resize_nearest
+from keras_pspnet.inference.predictor import Network
+from keras_pspnet.inference.segment import MEAN, pad_to_stride, resize_scores, segment, softmax
+from keras_pspnet.labels import LabelSet
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8)
+
+
+def recording(result, seen):
+    def run(images):
+        seen.append(images)
+        return result if isinstance(result, np.ndarray) else result(images)
+
+    return run
+
+
+def bilinear(scores, size):
+    """Half-pixel bilinear interpolation, one output pixel at a time."""
+    (height, width), result = scores.shape[:2], np.zeros((*size, scores.shape[2]))
+    for row in range(size[0]):
+        for column in range(size[1]):
+            y = min(max((row + 0.5) * height / size[0] - 0.5, 0), height - 1)
+            x = min(max((column + 0.5) * width / size[1] - 0.5, 0), width - 1)
+            for r in range(height):
+                for c in range(width):
+                    share = max(1 - abs(y - r), 0) * max(1 - abs(x - c), 0)
+                    result[row, column] += share * scores[r, c]
+    return result
+
+
+def test_a_picture_of_the_networks_size_passes_untouched(image):
+    seen, logits = [], np.random.default_rng(1).normal(size=(1, 9, 13, 4)).astype(np.float32)
+    network = Network(recording(logits, seen), "logits", LabelSet.numbered(4), (9, 13))
+    result = segment(network, image)
+    assert result.dtype == np.uint8 and np.array_equal(result, logits[0].argmax(-1))
+    assert seen[0].dtype == np.uint8 and np.array_equal(seen[0], image[None])
+
+
+def test_another_size_resizes_the_picture_there_and_the_probabilities_back(image):
+    seen, logits = [], np.random.default_rng(1).normal(0, 3, (1, 5, 6, 3)).astype(np.float32)
+    network = Network(recording(logits, seen), "logits", LabelSet.numbered(3), (5, 6))
+    result = segment(network, image)
+    powers = np.exp(logits[0].astype(np.float64))
+    expected = bilinear(powers / powers.sum(-1, keepdims=True), (9, 13)).argmax(-1)
+    assert np.array_equal(result, expected)
+    assert np.array_equal(seen[0][0], resize_image(image, (5, 6)))
+    # The example can tell: resized logits have another winner somewhere.
+    assert not np.array_equal(expected, bilinear(logits[0], (9, 13)).argmax(-1))
+
+
+def test_probabilities_are_not_softened_twice(image):
+    scores = np.random.default_rng(1).dirichlet((0.3, 0.3, 0.3), (1, 4, 4)).astype(np.float32)
+    network = Network(recording(scores, []), "probabilities", LabelSet.numbered(3), (4, 4))
+    expected = bilinear(scores[0], (9, 13)).argmax(-1)
+    assert np.array_equal(segment(network, image), expected)
+    powers = np.exp(scores[0])
+    twice = bilinear(powers / powers.sum(-1, keepdims=True), (9, 13)).argmax(-1)
+    assert not np.array_equal(expected, twice)
+
+
+def test_class_ids_are_resized_to_the_nearest(image):
+    ids = np.array([[[0, 1], [2, 3]]], np.int64)
+    network = Network(recording(ids, []), "classes", LabelSet.numbered(4), (2, 2))
+    result = segment(network, image)
+    # rows: (r + .5) * 2 / 9 reaches 1 at row 4 (centre .5 + 4 = 4.5), columns likewise at 6
+    assert result.dtype == np.uint8
+    assert np.array_equal(result, ids[0].repeat([4, 5], 0).repeat([6, 7], 1))
+    assert np.array_equal(
+        resize_nearest(np.arange(6).reshape(2, 3), (2, 3)), [[0, 1, 2], [3, 4, 5]]
+    )
+
+
+@pytest.mark.parametrize("output", ["logits", "classes"])
+@pytest.mark.parametrize(
+    "side, padded", [((9, 13), (9, 17)), ((8, 1), (9, 1)), ((17, 10), (17, 17))]
+)
+def test_an_unknown_size_is_padded_with_the_mean_and_cropped(output, side, padded):
+    image = np.random.default_rng(3).integers(0, 256, (*side, 3), np.uint8)
+    seen = []
+
+    def run(images):
+        scores = images.astype(np.float32)
+        return scores if output == "logits" else scores.argmax(-1)
+
+    network = Network(recording(run, seen), output, LabelSet.numbered(3), None, stride=8)
+    assert np.array_equal(segment(network, image), image.argmax(-1))
+    (batch,) = seen
+    assert batch.shape == (1, *padded, 3) and batch.dtype == np.uint8
+    assert np.array_equal(batch[0, : side[0], : side[1]], image)
+    outside = np.ones(padded, bool)
+    outside[: side[0], : side[1]] = False
+    assert (batch[0][outside] == np.rint(MEAN)).all()
+
+
+def test_padding_reaches_the_next_multiple_plus_one():
+    for stride in (8, 16, 32):
+        for side in range(1, 70):
+            rows = pad_to_stride(np.zeros((side, 1, 3), np.uint8), stride).shape[0]
+            assert rows == next(n for n in range(side, 200) if n % stride == 1)
+
+
+def test_beyond_256_classes_the_ids_are_whole():
+    scores = np.zeros((1, 2, 2, 300), np.float32)
+    scores[..., 299] = 1
+    network = Network(lambda images: scores, "logits", LabelSet.numbered(300), (2, 2))
+    result = segment(network, np.zeros((2, 2, 3), np.uint8))
+    assert result.dtype == np.int32 and (result == 299).all()
+
+
+def test_another_number_of_labels_gets_one_line(refused):
+    network = Network(None, "classes", LabelSet.numbered(3))
+    network.check_labels(LabelSet(("a", "b", "c")))
+    message = refused(network.check_labels, LabelSet.numbered(4))
+    assert "3 classes" in message and "4" in message
+
+
+@pytest.mark.parametrize("size", [(5, 7), (9, 13), (4, 20), (1, 1), (23, 3)])
+def test_resized_scores_are_those_of_tensorflow(size):
+    scores = np.random.default_rng(4).normal(size=(5, 7, 3)).astype(np.float32)
+    result = resize_scores(scores, size)
+    assert result.dtype == np.float32
+    np.testing.assert_allclose(result, tf.image.resize(scores, size), atol=2e-6)
+    np.testing.assert_allclose(result, bilinear(scores, size), atol=2e-6)
+
+
+def test_softmax_survives_large_logits():
+    result = softmax(np.array([[1e4, 1e4, -1e4], [0, np.log(2), np.log(5)]]))
+    np.testing.assert_allclose(result, [[0.5, 0.5, 0], [1 / 8, 2 / 8, 5 / 8]], atol=1e-12)

@@ -1,0 +1,230 @@
+"""The cross-entropy against its definition in numpy; PyTorch's weighted mean, written out."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_pspnet.network.losses import VoidCrossentropy, class_weights
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 2, (2, 4, 5, 3)).astype(np.float32)
+MASK = RNG.choice([0, 1, 2, 255], (2, 4, 5)).astype(np.uint8)
+
+
+def pixel_losses(mask=MASK, logits=LOGITS):
+    """-log of the probability of the true class of each valid pixel, and those classes."""
+    valid = mask != 255
+    scores, classes = logits[valid].astype(np.float64), mask[valid].astype(int)
+    probabilities = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    return -np.log(probabilities[np.arange(len(classes)), classes]), classes
+
+
+def gradient(loss, mask, logits):
+    logits = tf.constant(logits)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        value = loss(mask, logits)
+    return float(value), tape.gradient(value, logits).numpy()
+
+
+def test_the_loss_is_the_mean_over_valid_pixels():
+    losses, _ = pixel_losses()
+    assert 0 < len(losses) < MASK.size
+    assert float(VoidCrossentropy()(MASK, LOGITS)) == pytest.approx(losses.mean(), rel=1e-6)
+
+
+def test_class_weights_weigh_the_mean_as_in_pytorch():
+    weights = np.array([0.3, 1.0, 2.5])
+    losses, classes = pixel_losses()
+    expected = (weights[classes] * losses).sum() / weights[classes].sum()
+    result = VoidCrossentropy(class_weights=weights)(MASK, LOGITS)
+    assert float(result) == pytest.approx(expected, rel=1e-6)
+
+
+def test_masks_may_have_a_channel_and_any_integer_type():
+    expected = float(VoidCrossentropy()(MASK, LOGITS))
+    for mask in (MASK[..., None], MASK.astype(np.int64), MASK.astype(np.float32)):
+        assert float(VoidCrossentropy()(mask, LOGITS)) == expected
+
+
+def test_another_void_value():
+    mask = np.where(MASK == 255, -1, MASK.astype(np.int32))
+    assert float(VoidCrossentropy(ignore=-1)(mask, LOGITS)) == float(
+        VoidCrossentropy()(MASK, LOGITS)
+    )
+
+
+def test_the_gradient_is_softmax_minus_truth_and_zero_at_void():
+    _, result = gradient(VoidCrossentropy(), MASK, LOGITS)
+    scores = np.exp(LOGITS.astype(np.float64))
+    expected = scores / scores.sum(-1, keepdims=True) - np.eye(256)[MASK][..., :3]
+    expected[MASK == 255] = 0
+    np.testing.assert_allclose(result, expected / (MASK != 255).sum(), atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"class_weights": [1, 2, 3]}, {"hard_below": 0.7}, {"hard_share": 1.0}, {"jaccard": 1}],
+)
+def test_nothing_but_void_has_no_loss_and_no_gradient(arguments):
+    void = np.full_like(MASK, 255)
+    value, result = gradient(VoidCrossentropy(**arguments), void, LOGITS)
+    assert value == 0 and (result == 0).all()
+
+
+def counted(mask, probabilities, **arguments):
+    """Which pixels a loss of two classes counts, given the probability of the true class 1."""
+    odds = np.log(probabilities / (1 - np.asarray(probabilities)))
+    logits = np.stack([np.zeros_like(odds), odds], -1)[None, None].astype(np.float32)
+    value, result = gradient(VoidCrossentropy(**arguments), np.array([[mask]], np.uint8), logits)
+    kept = np.abs(result[0, 0]).max(-1) > 0
+    if kept.any():
+        assert value == pytest.approx(-np.log(probabilities)[kept].mean(), rel=1e-5)
+    return kept.tolist()
+
+
+PROBABILITIES = np.array([0.95, 0.6, 0.2, 0.75, 0.1, 0.99])
+ONES = [1] * 6
+
+
+def test_mining_keeps_the_pixels_below_the_threshold():
+    kept = counted(ONES, PROBABILITIES, hard_below=0.7, hard_share=0.0)
+    assert kept == [False, True, True, False, True, False]
+
+
+def test_mining_does_not_count_void_however_hard():
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, hard_below=0.7, hard_share=0.0)
+    assert kept == [False, True, False, False, True, False]
+
+
+def test_mining_keeps_at_least_its_share_the_hardest():
+    kept = counted(ONES, PROBABILITIES, hard_below=0.15, hard_share=0.5)
+    assert kept == [False, True, True, False, True, False]
+    # 3 of 5 valid pixels: the share is of the valid ones, and void is none of the hardest
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, hard_below=0.15, hard_share=0.6)
+    assert kept == [False, True, False, True, True, False]
+
+
+def test_mining_keeps_more_than_its_share_where_more_is_hard():
+    kept = counted(ONES, PROBABILITIES, hard_below=0.8, hard_share=0.2)
+    assert kept == [False, True, True, True, True, False]
+
+
+def test_mining_may_find_nothing():
+    easy = np.full(6, 0.9)
+    assert counted(ONES, easy, hard_below=0.7, hard_share=0.0) == [False] * 6
+
+
+def test_mined_pixels_are_weighed_by_class():
+    losses, classes = pixel_losses()
+    weights, hard = np.array([0.3, 1.0, 2.5])[classes], np.exp(-losses) < 0.5
+    result = VoidCrossentropy(class_weights=[0.3, 1.0, 2.5], hard_below=0.5, hard_share=0)
+    expected = (weights * losses)[hard].sum() / weights[hard].sum()
+    assert float(result(MASK, LOGITS)) == pytest.approx(expected, rel=1e-6)
+
+
+# --- the soft Jaccard loss ---
+
+
+def soft_jaccard(mask=MASK, logits=LOGITS):
+    """1 - the mean of intersection over union of the classes in the mask, pixel by pixel."""
+    missing = []
+    for label in sorted(set(mask.ravel().tolist()) - {255}):
+        both = either = 0.0
+        for place in np.ndindex(mask.shape):
+            if mask[place] != 255:
+                powers = np.exp(logits[place].astype(np.float64))
+                p, t = powers[label] / powers.sum(), float(mask[place] == label)
+                both, either = both + p * t, either + p + t - p * t
+        missing.append(1 - both / either)
+    return np.mean(missing)
+
+
+@pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2), (1,)])
+@pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"hard_below": 0.5, "hard_share": 0.2}],
+)
+def test_the_soft_jaccard_loss_is_added(arguments, weight, classes):
+    mask = np.where(np.isin(MASK, classes), MASK, 255).astype(np.uint8)
+    both = VoidCrossentropy(**arguments, jaccard=weight)(mask, LOGITS)
+    without = VoidCrossentropy(**arguments)(mask, LOGITS)
+    expected = weight * soft_jaccard(mask)
+    assert float(both) - float(without) == pytest.approx(expected, rel=1e-5)
+    channel = VoidCrossentropy(**arguments, jaccard=weight)(mask[..., None], LOGITS)
+    assert float(channel) == float(both)
+
+
+def test_void_pixels_do_not_move_the_soft_jaccard_loss():
+    loss, other = VoidCrossentropy(jaccard=1.0), LOGITS.copy()
+    other[MASK == 255] = RNG.normal(0, 9, other[MASK == 255].shape)
+    assert float(loss(MASK, other)) == pytest.approx(float(loss(MASK, LOGITS)), rel=1e-6)
+    _, result = gradient(loss, MASK, LOGITS)
+    assert (result[MASK == 255] == 0).all() and (np.abs(result[MASK != 255]).max(-1) > 0).all()
+
+
+def test_the_gradient_of_the_soft_jaccard_loss_by_differences():
+    loss, step = VoidCrossentropy(jaccard=1.0), 1e-4
+    _, both = gradient(loss, MASK, LOGITS)
+    _, without = gradient(VoidCrossentropy(), MASK, LOGITS)
+    for place in ((0, 0, 0, 0), (0, 2, 3, 1), (1, 3, 4, 2), (1, 1, 2, 0)):
+        moved = LOGITS.astype(np.float64).copy()
+        moved[place] += step
+        up = soft_jaccard(logits=moved)
+        moved[place] -= 2 * step
+        slope = (up - soft_jaccard(logits=moved)) / (2 * step)
+        assert (both - without)[place] == pytest.approx(slope, abs=2e-6)
+
+
+def test_a_perfect_prediction_has_no_loss_and_its_opposite_the_whole():
+    truth = RNG.integers(0, 3, (2, 4, 5)).astype(np.uint8)
+    right, wrong = (60 * np.eye(3, dtype=np.float32)[(truth + n) % 3] for n in (0, 1))
+    value, result = gradient(VoidCrossentropy(jaccard=1.0), truth, right)
+    assert value == pytest.approx(0, abs=1e-6) and np.abs(result).max() < 1e-6
+    crossentropy = float(VoidCrossentropy()(truth, wrong))
+    assert float(VoidCrossentropy(jaccard=1.0)(truth, wrong)) == pytest.approx(crossentropy + 1)
+
+
+def test_a_config_round_trips():
+    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.2, 0.25, name="mine")
+    config = keras.saving.serialize_keras_object(loss)
+    other = keras.saving.deserialize_keras_object(config)
+    assert other.get_config() == loss.get_config()
+    assert (other.ignore, other.class_weights) == (7, [1.0, 2.0, 3.0])
+    assert (other.hard_below, other.hard_share, other.name) == (0.6, 0.2, "mine")
+    mask = np.where(MASK == 255, 7, MASK)
+    assert other.jaccard == 0.25 and float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"hard_below": 0}, {"hard_below": 2}, {"hard_share": -1}, {"jaccard": -0.1}]
+)
+def test_settings_out_of_range_are_refused(arguments):
+    with pytest.raises(ValueError, match=next(iter(arguments))):
+        VoidCrossentropy(**arguments)
+
+
+def test_a_compiled_model_reports_both_losses_by_their_weights():
+    image = keras.Input((4, 5, 3))
+    outputs = {
+        name: keras.layers.Activation("linear", name=name)(image) for name in ("aux", "main")
+    }
+    model = keras.Model(image, outputs)
+    model.compile(
+        "sgd",
+        loss={"main": VoidCrossentropy(), "aux": VoidCrossentropy(class_weights=[1, 2, 3])},
+        loss_weights={"main": 1.0, "aux": 0.4},
+    )
+    result = model.evaluate(LOGITS, {"aux": MASK, "main": MASK}, verbose=0, return_dict=True)
+    main = float(VoidCrossentropy()(MASK, LOGITS))
+    aux = float(VoidCrossentropy(class_weights=[1, 2, 3])(MASK, LOGITS))
+    assert result["loss"] == pytest.approx(main + 0.4 * aux, rel=1e-6)
+    assert result["main_loss"] == pytest.approx(main, rel=1e-6)
+    assert result["aux_loss"] == pytest.approx(aux, rel=1e-6)
+
+
+def test_class_weights_are_the_root_of_the_median_over_the_count():
+    assert class_weights([100, 400, 0, 25]) == pytest.approx([1, 0.5, 1, 2])
+    assert class_weights([9, 9]) == [1, 1] and class_weights([0, 0]) == [1, 1]

@@ -1,0 +1,222 @@
+"""Training: the run folder, and that a killed run ends with the same bits."""
+
+import csv
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_pspnet
+from keras_pspnet.data.datasets import open_source
+from keras_pspnet.errors import UserError
+from keras_pspnet.labels import SCENES
+from keras_pspnet.network import losses
+from keras_pspnet.network.main_head import labels_of
+from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train.build import build
+from keras_pspnet.train.run import Run, fit
+
+SMALL = recipes.RECIPES["scenes_tiny"].change(
+    ["crop=49,49", "channels=8", "batch_size=4", "train_images=14", "val_images=4", "epochs=2"]
+    + ["checkpoint_seconds=0"]
+)
+STEPS = 6  # 14 pictures make 3 batches of 4
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was never interrupted."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    fit(SMALL, out)
+    return out
+
+
+def test_the_run_folder(run):
+    names = {path.name for path in run.iterdir()}
+    assert names == {
+        "recipe.json", "best.keras", "last.keras", "history.csv", "curves.png", "samples.png",
+    }  # fmt: skip
+    written = json.loads((run / "recipe.json").read_text())
+    assert written == {**SMALL.to_config(), "data_dir": None}
+    with open(run / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "3"), ("2", "6")]
+    assert float(rows[1]["learning_rate"]) == 0
+    assert float(rows[0]["learning_rate"]) == pytest.approx(0.02 * 0.5**0.9, rel=1e-5)
+    for row in rows:
+        assert float(row["loss"]) == pytest.approx(
+            float(row["main_loss"]) + 0.4 * float(row["aux_loss"]), rel=1e-4
+        )
+        assert 0 <= float(row["val_main_mIoU"]) <= 1
+    for name in ("curves.png", "samples.png"):
+        assert min(Image.open(run / name).size) > 200
+
+
+def test_best_is_the_epoch_with_the_best_validation_score(run):
+    with open(run / "history.csv") as file:
+        scores = [float(row["val_main_mIoU"]) for row in csv.DictReader(file)]
+    _, state = checkpoint.load(run / "best.keras")
+    assert state["best"] == max(scores)
+    assert state["step"] == 3 * (1 + scores.index(max(scores)))
+
+
+def test_the_trained_model_carries_labels_and_goes_on_training(run):
+    model = keras_pspnet.load_model(run / "last.keras")
+    assert labels_of(model) == SCENES
+    assert int(model.optimizer.iterations) == STEPS
+    images = np.zeros((1, 49, 49, 3), np.uint8)
+    masks = np.zeros((1, 49, 49), np.uint8)
+    model.fit(images, {"aux": masks, "main": masks}, verbose=0)
+
+
+def test_the_same_recipe_gives_the_same_bits(run, tmp_path):
+    fit(SMALL, tmp_path)
+    assert (tmp_path / "last.keras").read_bytes() == (run / "last.keras").read_bytes()
+    assert (tmp_path / "best.keras").read_bytes() == (run / "best.keras").read_bytes()
+
+
+@pytest.mark.parametrize("where", ["after step 1", "after step 5", "between best and last"])
+def test_a_run_that_was_cut_off_ends_with_the_same_bits(run, tmp_path, monkeypatch, capsys, where):
+    """What is written is there, nothing else happens; `make verify` uses SIGKILL."""
+
+    class Killed(BaseException):
+        pass
+
+    save_step, save = Run.save_step, checkpoint.save
+
+    def save_step_and_die(self, step):
+        save_step(self, step)
+        if where == f"after step {step}":
+            raise Killed
+
+    def save_and_die(model, path, state):
+        save(model, path, state)
+        if where == "between best and last" and path.name == "best.keras":
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_step", save_step_and_die)
+        patch.setattr(checkpoint, "save", save_and_die)
+        with pytest.raises(Killed):
+            fit(SMALL, tmp_path)
+    (tmp_path / ".last.partial.keras").write_bytes(b"half a file")
+    fit(SMALL, tmp_path, resumed=True)
+    step = {"after step 1": 1, "after step 5": 5, "between best and last": 2}[where]
+    assert f"resuming at step {step} of {STEPS}" in capsys.readouterr().out
+    for name in ("last.keras", "best.keras", "history.csv"):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_resuming_nothing_starts_and_resuming_what_is_done_ends(run, tmp_path, capsys):
+    recipe = SMALL.change(["epochs=1", "train_images=4", "val_images=1"])
+    fit(recipe, tmp_path, resumed=True)
+    assert f"resuming at step 0 of 1; {tmp_path} holds no run" in capsys.readouterr().out
+    before = (tmp_path / "last.keras").read_bytes()
+    fit(recipe, tmp_path, resumed=True)
+    assert "resuming at step 1 of 1" in capsys.readouterr().out
+    assert (tmp_path / "last.keras").read_bytes() == before
+
+
+def test_a_folder_that_holds_a_run_is_refused(run):
+    with pytest.raises(UserError, match="holds a run already; add --resume"):
+        fit(SMALL, run)
+    with pytest.raises(UserError, match="its run has seed=0, not 1"):
+        fit(SMALL.change(["seed=1"]), run, resumed=True)
+
+
+def test_a_run_folder_that_was_changed_is_not_trusted(run, tmp_path):
+    shutil.copytree(run, tmp_path / "a")
+    (tmp_path / "a" / "recipe.json").unlink()
+    with pytest.raises(UserError, match="its run has channels=8, not 16"):
+        fit(SMALL.change(["channels=16"]), tmp_path / "a", resumed=True)
+    (tmp_path / "a" / "best.keras").unlink()
+    with pytest.raises(UserError, match=r"best\.keras is gone"):
+        fit(SMALL, tmp_path / "a", resumed=True)
+    assert (tmp_path / "a" / "last.keras").exists()
+
+
+def test_a_training_that_diverges_says_so_and_leaves_nothing(tmp_path):
+    recipe = SMALL.change(["learning_rate=1e6", "head_multiplier=1e6", "checkpoint_seconds=1000"])
+    with pytest.raises(UserError, match="no longer a number at step"):
+        fit(recipe, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_learns():
+    """The recipe's parts together: the loss on a few scenes falls a lot."""
+    source = open_source("scenes", split="train", size=(49, 49)).first(4)
+    recipe = SMALL.change(["class_weights=false", "hard_below=none", "learning_rate=0.05"])
+    keras.utils.set_random_seed(0)
+    model = build(recipe, source.labels, source.check(), 40)
+    images, masks = (np.stack(parts) for parts in zip(*[source.read(i) for i in range(4)]))
+    history = model.fit(images, {"aux": masks, "main": masks}, batch_size=4, epochs=40, verbose=0)
+    assert history.history["main_loss"][-1] < 0.4 * history.history["main_loss"][0]
+    assert history.history["main_mIoU"][-1] > 0.3
+
+
+def test_what_a_recipe_asks_for_is_compiled():
+    source = open_source("scenes", split="train", size=(49, 49)).first(4)
+    model = build(SMALL, source.labels, source.check(), 10)
+    assert model.optimizer.head_multiplier == 10 and model.optimizer.decay == 1e-4
+    config = model.get_compile_config()
+    assert config["loss_weights"] == {"aux": 0.4, "main": 1.0}
+    main, aux = (config["loss"][head]["config"] for head in ("main", "aux"))
+    assert main["hard_below"] == 0.7 and aux["hard_below"] is None
+    assert main["class_weights"] == aux["class_weights"] == losses.class_weights(source.check())
+
+
+def test_every_recipe_survives_its_config():
+    for name, recipe in recipes.RECIPES.items():
+        settings = [f"{key}={value}" for key, value in recipe.to_config().items()]
+        assert recipes.find_recipe(name).change(settings) == recipe
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("epochs", "expected field=value"),
+        ("epoch=3", "expected field=value"),
+        ("epochs=many", "expected a value of type int"),
+        ("epochs=1.5", "expected a value of type int"),
+        ("epochs=0", "1 to"),
+        ("bins=(0,)", "bins"),
+        ("output_stride=9", "8, 16 or 32"),
+        ("scales=(2,1)", "smaller one first"),
+        ("seed=-1", "seed"),
+        ("learning_rate=1e400", "learning_rate"),
+        ("crop=49.5,49", "whole numbers"),
+        ("batch_size=-1", "1 to"),
+        ("crop=97", "two numbers"),
+        ("crop=a,b", "expected a value of type tuple, as crop=473,473"),
+        ("class_weights=2", "expected a value of type bool"),
+        ("learning_rate=fast", "expected a value of type float"),
+    ],
+)
+def test_wrong_settings_are_named(setting, message):
+    with pytest.raises(UserError, match=message) as caught:
+        SMALL.change([setting])
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_recipe():
+    with pytest.raises(UserError, match="scenes, scenes_tiny"):
+        recipes.find_recipe("ade20k")
+
+
+def test_masks_of_nothing_but_void_are_refused_before_the_first_step(refused, folder, tmp_path):
+    (folder / "labels.json").write_text('{"names": ["a", "b", "c"]}')
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (folder / kind / split).mkdir(exist_ok=True)
+            for index in range(2):
+                picture = np.full((9, 11), 255, np.uint8)
+                Image.fromarray(picture).save(folder / kind / split / f"p{index}.png")
+    for file in (folder / "masks" / "train").iterdir():
+        Image.fromarray(np.full((9, 11), 255, np.uint8)).save(file)
+    recipe = recipes.RECIPES["folder_lite0"].change(["batch_size=2", "crop=33,33"])
+    out = tmp_path / "run"
+    assert "are void" in refused(fit, recipe, out, data_dir=folder) and not out.exists()

@@ -1,0 +1,142 @@
+"""The thorough tier's checks of kills, full disks and bits that stay the same."""
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+from shell import COMMAND, ROOT, call, digest, resumed_at, run
+
+KILLS = 8
+
+
+def killed_and_resumed(folder):
+    """A run killed with SIGKILL at random moments ends with the bits of one that was not."""
+    start = time.monotonic()
+    run(*COMMAND, "train", "scenes_tiny", "--out", folder / "whole")
+    seconds = time.monotonic() - start
+    command = [*COMMAND, "train", "scenes_tiny", "--out", folder / "killed", "--resume"]
+    checkpoint, steps = folder / "killed" / "last.keras", []
+    chance = random.Random(time.time_ns())
+    for kill in range(KILLS):
+        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        if kill < 2:  # early: while TensorFlow is imported, the model built, the folder made
+            time.sleep(chance.uniform(0.1, 12))
+        else:  # some moment after a new checkpoint, often in the middle of the next one
+            while process.poll() is None:
+                if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
+                    break
+                time.sleep(0.02)
+            time.sleep(chance.uniform(0, 3))
+        process.send_signal(signal.SIGKILL)
+        steps += resumed_at(process.communicate()[0].decode())
+    steps += resumed_at(run(*command))
+    assert len(set(steps)) > KILLS // 2, steps
+    for name in ("last.keras", "best.keras", "history.csv"):
+        assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
+    left = [path.name for path in (folder / "killed").iterdir() if path.name.startswith(".")]
+    assert not left, left
+    return {"kills": KILLS, "resumed_at_steps": steps, "uninterrupted_seconds": round(seconds)}
+
+
+def killed_export(folder):
+    """An export that is killed leaves no file of a format behind, and the next one succeeds."""
+    settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=4", "val_images=1"]
+    train = [*COMMAND, "train", "scenes_tiny", "--out", folder / "run", "--set", *settings]
+    run(*train, "epochs=1")
+    command = [*COMMAND, "export", folder / "run" / "last.keras", "--out", folder / "out"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        next(line for line in process.stdout if line.startswith("1/"))
+        process.terminate()  # a kind kill, while the file is made: nothing at all is left
+        said = process.communicate()[1]
+    assert process.returncode == 130 and said == "keras-pspnet: interrupted\n", said
+    assert not (folder / "out").exists(), list((folder / "out").iterdir())
+    for limit in (5, 7, 9, 11):
+        with open(os.devnull, "w") as null:
+            process = subprocess.Popen(command, stdout=null, stderr=null)
+        try:
+            process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            cards = list((folder / "out").glob("*.card.json"))
+            for card in cards:
+                described = json.loads(card.read_text())
+                if described["format"] == "float32":
+                    assert digest(folder / "out" / described["file"]) == described["sha256"]
+    run(*command)
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert ".pspnet.partial" not in names and "pspnet_float32.tflite" in names, names
+    return {"kills_after_seconds": [5, 7, 9, 11]}
+
+
+def full_disk(folder):
+    """Where a file cannot be written whole: one line, exit code 2, what was there stays."""
+    settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=8", "val_images=2"]
+    settings += ["checkpoint_seconds=0", "epochs=2"]
+    train = [*COMMAND, "train", "scenes_tiny", "--out", folder / "run", "--set", *settings]
+    refused(train, limit=200_000)
+    assert not (folder / "run" / "last.keras").exists()
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    run(*train)
+    model = folder / "run" / "best.keras"
+    for limit in (100, 50_000, 400_000):  # at once, in the SavedModel's graph, in its weights
+        said = run(sys.executable, "-c", EXPORT_ON_A_FULL_DISK, model, folder / "out", limit)
+        assert said.count("\n") == 1 and "cannot be written" in said, said
+        assert not (folder / "out").exists()
+    run(*COMMAND, "export", model, "--out", folder / "out")
+    picture = folder / "run" / "samples.png"
+    tflite = folder / "out" / "pspnet_float32.tflite"
+    refused([*COMMAND, "predict", tflite, picture, "--out", folder / "seen"], limit=2000)
+    assert not (folder / "seen").exists(), list((folder / "seen").iterdir())
+    device = [sys.executable, ROOT / "export" / "on_device" / "segment.py", tflite, picture]
+    refused([*device, "--out", folder / "seen"], limit=2000)
+    assert not (folder / "seen").exists(), list((folder / "seen").iterdir())
+    left = [str(path) for path in folder.rglob("*partial*")]
+    assert not left, left
+    return {"commands": ["train", "export", "predict", "segment.py"]}
+
+
+EXPORT_ON_A_FULL_DISK = """
+import resource, sys
+import keras_pspnet
+from keras_pspnet.errors import UserError
+model = keras_pspnet.load_model(sys.argv[1])  # Keras unpacks it on disk, so the limit comes later
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+try:
+    keras_pspnet.export_model(model, sys.argv[2])
+except UserError as error:
+    print(error)
+"""
+
+
+def refused(command, limit):
+    """A command that may write no file over `limit` bytes: one line, exit code 2."""
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = call(*command, preexec_fn=small_files)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("INFO:")]
+    assert done.returncode == 2, (command, done.returncode, done.stderr[-3000:])
+    assert len(lines) == 1 and "cannot be written" in lines[0], done.stderr
+
+
+def same_bits(folder):
+    """The demo's recipe, at its own sizes, gives the same bits every time."""
+    digests = set()
+    for number in range(3):
+        settings = ["epochs=1", "train_images=160", "val_images=8"]
+        out = folder / str(number)
+        run(*COMMAND, "train", "scenes", "--out", out, "--set", *settings)
+        digests.add(digest(out / "last.keras"))
+    assert len(digests) == 1, digests
+    return {"runs": 3, "steps": 20}
