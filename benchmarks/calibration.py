@@ -27,7 +27,7 @@ def main():
     from keras_pspnet.data.datasets import open_source
     from keras_pspnet.export.converters import Converter
     from keras_pspnet.export.deliver import fixed
-    from keras_pspnet.files import spread
+    from keras_pspnet.files import evenly_spaced
     from keras_pspnet.images import resize_image
     from keras_pspnet.network.main_head import labels_of, main_network
 
@@ -43,7 +43,7 @@ def main():
         def converter(count):
             pictures = [
                 resize_image(train.read(index)[0], size)[None]
-                for index in spread(range(len(train)), count)
+                for index in evenly_spaced(range(len(train)), count)
             ]
             scratch = Path(tempfile.mkdtemp(dir=folder))
             return Converter(network, scratch, "classes", labels, lambda: iter(pictures))

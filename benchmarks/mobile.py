@@ -103,14 +103,14 @@ def exported(model, train, folder):
     from keras_pspnet.export.deliver import fixed
     from keras_pspnet.export.formats import CALIBRATION
     from keras_pspnet.export.tflite_file import add_metadata
-    from keras_pspnet.files import spread, write_bytes
+    from keras_pspnet.files import evenly_spaced, write_bytes
     from keras_pspnet.images import resize_image
     from keras_pspnet.network.main_head import labels_of, main_network
 
     size, labels = model.input.shape[1:3], labels_of(model)
     pictures = [
         resize_image(train.read(index)[0], size)[None]
-        for index in spread(range(len(train)), CALIBRATION)
+        for index in evenly_spaced(range(len(train)), CALIBRATION)
     ]
     files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
     with tempfile.TemporaryDirectory() as scratch:

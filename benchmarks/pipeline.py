@@ -26,7 +26,7 @@ def main():
 
     recipe = find_recipe("scenes")
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(320)
-    pixels = source.check()
+    pixels = source.survey().pixels[: len(source.labels)]
     batches = pipeline.training_steps(
         source,
         0,

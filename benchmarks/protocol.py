@@ -55,13 +55,13 @@ def measured(backbone, output_stride, scales, flip=""):
     import numpy as np
 
     import keras_pspnet
-    from keras_pspnet.inference.load import as_network
+    from keras_pspnet.inference.load import as_predictor
     from keras_pspnet.inference.segment import Protocol, segment
 
     model = keras_pspnet.build_pspnet(
         19, input_shape=(713, 713, 3), backbone=backbone, output_stride=int(output_stride)
     )
-    network, windows = as_network(model), []
+    network, windows = as_predictor(model), []
     run = network.run
 
     def counted(images):

@@ -54,7 +54,7 @@ def measure(out, bins, seed):
     run = out / f"bins{len(recipe.bins)}_seed{seed}"
     file = run / "scores.json"
     if not file.exists():
-        fit(recipe, run, resumed=True)
+        fit(recipe, run, resume=True)
         model = load_model(run / "best.keras")
         source = open_source("scenes", split="val", size=recipe.crop)
         scores = metrics.evaluate(

@@ -77,7 +77,7 @@ def measure(files, threads, warmup, runs) -> dict[str, dict]:
     try:
         for file in files:
             ours, theirs = context.Pipe()
-            process = context.Process(target=_work, args=(theirs, file, threads), daemon=True)
+            process = context.Process(target=_cost, args=(theirs, file, threads), daemon=True)
             process.start()
             theirs.close()
             workers[file] = process, ours
@@ -118,7 +118,7 @@ def _ask(file, pipe, word=None):
     return answer
 
 
-def _work(pipe, file, threads) -> None:
+def _cost(pipe, file, threads) -> None:
     """One file in a process of its own: a run, and the seconds of it, for each request."""
     # LiteRT writes lines about its delegates.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

@@ -32,7 +32,7 @@ def unique_stems(paths) -> list[str]:
     return names
 
 
-def spread(items, most: int) -> list:
+def evenly_spaced(items, most: int) -> list:
     """At most so many of them, evenly from the first on."""
     count = min(len(items), most)
     return [items[i * len(items) // count] for i in range(count)]
@@ -63,7 +63,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
+def folder_or_nothing(folder: Path) -> Iterator[None]:
     """Makes a folder, and takes away what it made if the files inside cannot be written."""
     made = [folder for folder in (folder, *folder.parents) if not folder.exists()]
     try:
@@ -96,7 +96,7 @@ def write_together(contents: dict[Path, bytes]) -> None:
         with contextlib.ExitStack() as folders:
             try:
                 for path, data in contents.items():
-                    folders.enter_context(new_folder(path.parent))
+                    folders.enter_context(folder_or_nothing(path.parent))
                     if path.is_dir():
                         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                     with open(partials[path], "wb") as file:

@@ -57,6 +57,10 @@ def check_size(size, name="size") -> None:
         raise UserError(f"{name} {size!r} is not (H, W) in pixels, both whole and at least 1")
 
 
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""RGB in 0..255 of ImageNet's pictures, as semseg's tool/train.py has them."""
+
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 

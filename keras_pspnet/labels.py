@@ -15,7 +15,7 @@ IGNORE = 255
 """Void in every mask this package hands on (semseg config/*: ignore_label 255)."""
 
 
-def void_of(num_classes: int) -> int:
+def default_void_label(num_classes: int) -> int:
     """The void label where none is given: 255, or 65535 where 255 is a class id."""
     return IGNORE if num_classes <= IGNORE else 65535
 
@@ -68,7 +68,7 @@ class LabelSet:
             )
         if any(len(c) != 3 or min(c) < 0 or max(c) > 255 for c in colors):
             raise UserError("labels: a color is not [r, g, b] with values in 0..255")
-        if not 0 <= self.ignore <= void_of(len(names)):
+        if not 0 <= self.ignore <= default_void_label(len(names)):
             raise UserError(f"labels: ignore {self.ignore} is no value of a mask")
         if self.ids is None and self.ignore < len(names):
             raise UserError(
@@ -86,7 +86,9 @@ class LabelSet:
     @classmethod
     def numbered(cls, count: int) -> LabelSet:
         """`count` classes that nobody has named: class_0, class_1, ..."""
-        return cls(tuple(f"class_{index}" for index in range(count)), ignore=void_of(count))
+        return cls(
+            tuple(f"class_{index}" for index in range(count)), ignore=default_void_label(count)
+        )
 
     @classmethod
     def from_config(cls, config: dict) -> LabelSet:
@@ -101,7 +103,7 @@ class LabelSet:
             return cls(
                 names=tuple(config["names"]),
                 colors=tuple(config.get("colors") or ()),
-                ignore=int(config.get("ignore", void_of(len(config["names"])))),
+                ignore=int(config.get("ignore", default_void_label(len(config["names"])))),
                 ids=config.get("ids"),
             )
         except UserError:

@@ -305,5 +305,7 @@ def test_hidden_files_are_no_pictures(tmp_path):
 
 
 def test_a_sample_is_spread_evenly():
-    assert files.spread(list(range(5)), 32) == [0, 1, 2, 3, 4]
-    assert files.spread(range(320), 32)[:3] == [0, 10, 20] and files.spread([], 3) == []
+    assert files.evenly_spaced(list(range(5)), 32) == [0, 1, 2, 3, 4]
+    assert (
+        files.evenly_spaced(range(320), 32)[:3] == [0, 10, 20] and files.evenly_spaced([], 3) == []
+    )

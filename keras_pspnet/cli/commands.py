@@ -10,19 +10,19 @@ import json
 from pathlib import Path
 
 from keras_pspnet.cli.quiet import (
-    one_operation_at_a_time,
+    make_training_repeatable,
     quiet_datasets,
     quiet_stderr,
     quiet_tensorflow,
 )
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes, spread, writable_folder
+from keras_pspnet.files import evenly_spaced, read_bytes, writable_folder
 from keras_pspnet.images import list_images, read_image
 
 
 def demo(options) -> None:
     writable_folder(options.out)
-    one_operation_at_a_time()
+    make_training_repeatable()
     quiet_tensorflow()
     from keras_pspnet.cli import demo
 
@@ -36,13 +36,13 @@ def train(options) -> None:
 
     recipe = find_recipe(options.recipe).change(options.settings)
     check_run(recipe, writable_folder(options.out), options.resume)
-    one_operation_at_a_time()
+    make_training_repeatable()
     quiet_datasets(recipe.dataset)
     open_source(recipe.dataset, options.data_dir, split=recipe.train_split)
     quiet_tensorflow()
     from keras_pspnet.train.run import fit
 
-    fit(recipe, options.out, data_dir=options.data_dir, resumed=options.resume)
+    fit(recipe, options.out, data_dir=options.data_dir, resume=options.resume)
 
 
 def look(options) -> None:
@@ -57,7 +57,7 @@ def look(options) -> None:
 def evaluate(options) -> None:
     from keras_pspnet.data.datasets import open_source
     from keras_pspnet.files import write_together
-    from keras_pspnet.inference.load import as_network, check_model, load_model
+    from keras_pspnet.inference.load import as_predictor, check_model, load_model
     from keras_pspnet.inference.segment import segment
     from keras_pspnet.progress import track
     from keras_pspnet.scoring import metrics, report
@@ -76,7 +76,7 @@ def evaluate(options) -> None:
     if kind in ("keras", "saved_model"):
         quiet_tensorflow()
     model = load_model(options.model)
-    network = as_network(model)
+    network = as_predictor(model)
     network.check_labels(source.labels)
     look.check(network)
     if options.dataset == "scenes":  # drawn at the size that the model was made for
@@ -132,7 +132,7 @@ def protocol(options):
 def predict(options) -> None:
     from keras_pspnet import visualize
     from keras_pspnet.files import unique_stems, write_together
-    from keras_pspnet.inference.load import as_network, check_model, load_model
+    from keras_pspnet.inference.load import as_predictor, check_model, load_model
     from keras_pspnet.inference.segment import segment
     from keras_pspnet.labels import load_labels
     from keras_pspnet.progress import track
@@ -146,7 +146,7 @@ def predict(options) -> None:
     if kind in ("keras", "saved_model"):
         quiet_tensorflow()
     model = load_model(options.model)
-    network = as_network(model)
+    network = as_predictor(model)
     if labels:
         network.check_labels(labels)
     labels = labels or network.labels
@@ -180,7 +180,7 @@ def export(options) -> dict:
     check_request(formats, **request)
     if options.calibration:
         pictures, name = list_images(options.calibration), "given pictures"
-        for path in spread(pictures, CALIBRATION):  # export_model takes the same
+        for path in evenly_spaced(pictures, CALIBRATION):  # export_model takes the same
             read_image(path)
     quiet_tensorflow()
     from keras_pspnet.export.deliver import export_model
@@ -224,7 +224,7 @@ def training_sample(file: Path, labels) -> list | None:
         run = json.loads(read_bytes(file))
         quiet_datasets(run["dataset"])
         source = open_source(run["dataset"], run["data_dir"], split=run["train_split"]).paired()
-        sample = [source.read(index) for index in spread(range(len(source)), CALIBRATION)]
+        sample = [source.read(index) for index in evenly_spaced(range(len(source)), CALIBRATION)]
     except (UserError, ValueError, KeyError, TypeError) as error:
         print(f"no --calibration, and no training data ({error}): 8 generated scenes", flush=True)
         return None

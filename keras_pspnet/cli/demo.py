@@ -15,7 +15,7 @@ from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.export.deliver import export_model
 from keras_pspnet.files import write_json
-from keras_pspnet.inference.load import as_network, load_model
+from keras_pspnet.inference.load import as_predictor, load_model
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import clock, track
 from keras_pspnet.scoring import metrics
@@ -49,12 +49,12 @@ def run(out) -> dict:
     out, start = Path(out), time.monotonic()
     recipe = find_recipe("scenes")
     print(f"1/4 training a small PSPNet with its auxiliary loss on {recipe.dataset}", flush=True)
-    fit(recipe, out, resumed=True)
+    fit(recipe, out, resume=True)
 
     print("2/4 scoring it on held-out scenes", flush=True)
     model = load_model(out / "best.keras")
     source = open_source(recipe.dataset, split="val", size=recipe.crop)
-    keras_network = as_network(model)
+    keras_network = as_predictor(model)
     expected = _predictions(keras_network, source, "evaluating best.keras")
     keras_scores = _score(expected, source)
 

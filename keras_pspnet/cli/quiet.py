@@ -8,7 +8,7 @@ import logging
 import os
 
 
-def one_operation_at_a_time() -> None:
+def make_training_repeatable() -> None:
     """Before TensorFlow is imported: gradients are added up in one order, so bits can be repeated.
 
     Each operation still uses all cores; measured, a training step takes as long as before.

@@ -7,10 +7,8 @@ import math
 
 import tensorflow as tf
 
+from keras_pspnet.images import IMAGENET_MEAN
 from keras_pspnet.labels import IGNORE
-
-MEAN = (123.675, 116.28, 103.53)
-"""RGB in 0..255 that pads images (semseg tool/train.py: the ImageNet mean)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +90,7 @@ def rotate(image, mask, angle):
             fill_value=fill,
         )[0]
 
-    image = transform(image - MEAN, "BILINEAR", 0.0) + MEAN
+    image = transform(image - IMAGENET_MEAN, "BILINEAR", 0.0) + IMAGENET_MEAN
     return image, transform(mask[..., None], "NEAREST", float(IGNORE))[..., 0]
 
 
@@ -125,7 +123,7 @@ def crop(image, mask, size, seed=None):
     missing = tf.maximum(tf.constant(size) - shape, 0)
     before = missing // 2
     paddings = tf.stack([before, missing - before], axis=1)
-    image = tf.pad(image - MEAN, tf.concat([paddings, [[0, 0]]], 0)) + MEAN
+    image = tf.pad(image - IMAGENET_MEAN, tf.concat([paddings, [[0, 0]]], 0)) + IMAGENET_MEAN
     mask = tf.pad(mask, paddings, constant_values=IGNORE)
 
     room = shape + missing - size

@@ -15,11 +15,11 @@ from keras_pspnet import scenes
 from keras_pspnet.device_contract import SIGNATURE
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import CALIBRATION
-from keras_pspnet.files import spread
+from keras_pspnet.files import evenly_spaced
 from keras_pspnet.images import as_picture, list_images, resize_image
-from keras_pspnet.inference.predictor import Network
+from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import segment
-from keras_pspnet.labels import LabelSet, void_of
+from keras_pspnet.labels import LabelSet, default_void_label
 from keras_pspnet.scoring.metrics import ConfusionMatrix
 
 SCENES = 8
@@ -32,7 +32,7 @@ class Pictures:
     images: list[np.ndarray]
     masks: list[np.ndarray | None]
     expected: list[np.ndarray]  # class ids at the network's size
-    network: Network
+    network: Predictor
     source: str
 
     @classmethod
@@ -60,7 +60,7 @@ class Pictures:
             raise UserError("no pictures to compare on; give at least one, or leave them out")
         pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in given]
         if len(pairs) > CALIBRATION and any(mask is None for _, mask in pairs):
-            pairs = spread(pairs, CALIBRATION)
+            pairs = evenly_spaced(pairs, CALIBRATION)
             source = f"{CALIBRATION} of {source}"
         images = [as_picture(image) for image, _ in pairs]
         masks = [mask for _, mask in pairs]
@@ -68,7 +68,7 @@ class Pictures:
         for number, (image, mask) in enumerate(zip(images, masks)):
             if mask is not None:
                 _check_mask(mask, image, classes, f"the mask of picture {number}")
-        keras_network = Network(
+        keras_network = Predictor(
             network.predict_on_batch, "logits", LabelSet.numbered(classes), size
         )
         expected = []
@@ -81,12 +81,12 @@ class Pictures:
 
     def calibration(self) -> Iterator[np.ndarray]:
         """Pictures to take ranges from, as a file takes them: uint8 (1, H, W, 3)."""
-        return map(self._batch, spread(self.images, CALIBRATION))
+        return map(self._batch, evenly_spaced(self.images, CALIBRATION))
 
     def _batch(self, image):
         return resize_image(image, self.network.size)[None]
 
-    def compare(self, file: Network) -> dict:
+    def compare(self, file: Predictor) -> dict:
         """The share of equal pixels, and both mIoU where there are masks."""
         equal = pixels = 0
         for image, expected in zip(self.images, self.expected):
@@ -110,12 +110,12 @@ def _check_mask(mask, image, classes, name) -> None:
     mask = np.asarray(mask)
     if mask.shape != image.shape[:2]:
         raise UserError(f"{name}: its shape is {mask.shape}; expected {image.shape[:2]}")
-    wrong = mask[(mask != void_of(classes)) & ((mask < 0) | (mask >= classes))]
+    wrong = mask[(mask != default_void_label(classes)) & ((mask < 0) | (mask >= classes))]
     if wrong.size:
         raise UserError(f"{name}: label {wrong.flat[0]} is out of range; expected 0..{classes - 1}")
 
 
-def compiled_agreement(path: Path, batch: np.ndarray, network: Network) -> float:
+def compiled_agreement(path: Path, batch: np.ndarray, network: Predictor) -> float:
     """The share of pixels in which LiteRT's CompiledModel and its Interpreter agree.
 
     In a process of its own: it looks for accelerators' libraries and is loud about it.

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_pspnet import private_api
 from keras_pspnet.device_contract import INPUT, LABELS_FILE, SIGNATURE
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.fast_graph import class_map, device_network
@@ -149,12 +150,9 @@ class Converter:
     def _onnx(self) -> bytes:
         import onnx
         import tf2onnx
-        from tensorflow.python.framework import convert_to_constants
 
         loaded = tf.saved_model.load(str(self._graph("onnx")[0]))
-        frozen = convert_to_constants.convert_variables_to_constants_v2(
-            loaded.signatures[SIGNATURE]
-        )
+        frozen = private_api.frozen(loaded.signatures[SIGNATURE])
         (image,), (result,) = frozen.inputs, frozen.outputs
         model, _ = tf2onnx.convert.from_graph_def(
             frozen.graph.as_graph_def(),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 
+from keras_pspnet import private_api
+
 
 def operators(path) -> dict[str, int]:
     """How often each operator occurs in a .tflite file."""
@@ -11,7 +13,7 @@ def operators(path) -> dict[str, int]:
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     interpreter = Interpreter(str(path), experimental_op_resolver_type=plain)
-    names = [op["op_name"] for op in interpreter._get_ops_details()]
+    names = [op["op_name"] for op in private_api.operator_details(interpreter)]
     return dict(sorted(collections.Counter(names).items()))
 
 
@@ -25,7 +27,7 @@ def delegation(path) -> tuple[int, list[str]]:
 
     interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
-    details = interpreter._get_ops_details()
+    details = private_api.operator_details(interpreter)
     # Replaced operators stay in the list, in front of the delegate's nodes: the last writer counts.
     producer = {int(t): op for op in details for t in op["outputs"]}
     given = {int(d["index"]) for d in interpreter.get_input_details()}

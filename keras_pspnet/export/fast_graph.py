@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
+from keras_pspnet import private_api
 from keras_pspnet.export.winograd import WinogradConv2D, conv_in_parts
 from keras_pspnet.network.layers import PyramidConv2D
 from keras_pspnet.network.resampling import resize
@@ -94,13 +95,16 @@ def _norm_behind(layer, network):
     takers = [
         operation
         for operation in network.operations
-        for node in operation._inbound_nodes
+        for node in private_api.inbound_nodes(operation)
         if any(x is layer.output for x in node.input_tensors)
     ]
     lone = len(takers) == 1 and not any(layer.output is x for x in network.outputs)
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
     norm = lone and linear and isinstance(takers[0], layers.BatchNormalization)
-    once = norm and len(layer._inbound_nodes) == len(takers[0]._inbound_nodes) == 1
+    once = (
+        norm
+        and len(private_api.inbound_nodes(layer)) == len(private_api.inbound_nodes(takers[0])) == 1
+    )
     return takers[0] if once else None
 
 

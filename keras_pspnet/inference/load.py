@@ -14,7 +14,7 @@ import numpy as np
 from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
-from keras_pspnet.inference.predictor import Network
+from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.labels import LabelSet
 
 KINDS = {
@@ -74,7 +74,7 @@ def load_model(path):
         path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file.
 
     Returns:
-        A keras.Model from `.keras`; else a `predict.Network`: a callable that takes uint8
+        A keras.Model from `.keras`; else a `predict.Predictor`: a callable that takes uint8
         (B, H, W, 3) and returns an array.
 
     Raises:
@@ -102,7 +102,7 @@ def _load_keras(path):
     return model
 
 
-def _saved_model(path) -> Network:
+def _saved_model(path) -> Predictor:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -127,10 +127,10 @@ def _saved_model(path) -> Network:
     file = Path(path) / "assets.extra" / LABELS_FILE
     labels = json.loads(read_bytes(file)) if file.is_file() else None
     shape = outputs[output].shape
-    return Network(run, output, _labels(labels, output, shape), tuple(spec.shape[1:3]))
+    return Predictor(run, output, _labels(labels, output, shape), tuple(spec.shape[1:3]))
 
 
-def _tflite(path) -> Network:
+def _tflite(path) -> Predictor:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=2)
@@ -150,7 +150,7 @@ def _tflite(path) -> Network:
         results = [runner(**{name: image[None]})[output] for image in images]
         return np.concatenate(results)
 
-    return Network(
+    return Predictor(
         run,
         output,
         _labels(read_tflite_labels(path), output, result["shape"]),
@@ -158,7 +158,7 @@ def _tflite(path) -> Network:
     )
 
 
-def _onnx(path) -> Network:
+def _onnx(path) -> Predictor:
     try:
         import onnxruntime
     except ImportError as error:
@@ -179,7 +179,7 @@ def _onnx(path) -> Network:
 
     labels = session.get_modelmeta().custom_metadata_map.get(LABELS_FILE)
     labels = _labels(labels and json.loads(labels), output, outputs[0].shape)
-    return Network(run, output, labels, tuple(inputs[0].shape[1:3]))
+    return Predictor(run, output, labels, tuple(inputs[0].shape[1:3]))
 
 
 def _check_contract(path, inputs, outputs) -> None:
@@ -214,9 +214,9 @@ def _labels(config, output, shape) -> LabelSet:
 _networks = weakref.WeakKeyDictionary()
 
 
-def as_network(model) -> Network:
-    """What `load_model` returns, a keras.Model too, as a `Network` without the auxiliary head."""
-    if isinstance(model, Network):
+def as_predictor(model) -> Predictor:
+    """What `load_model` returns, a keras.Model too, as a `Predictor` without the auxiliary head."""
+    if isinstance(model, Predictor):
         return model
     from keras_pspnet.network.main_head import check_ours, labels_of
 
@@ -227,12 +227,12 @@ def as_network(model) -> Network:
     return dataclasses.replace(_networks[model], labels=labels_of(model))
 
 
-def _keras_network(model) -> Network:
+def _keras_network(model) -> Predictor:
     from keras_pspnet.network.main_head import labels_of, main_network, output_stride_of
 
     main, labels = main_network(model), labels_of(model)
     size = main.input.shape[1:3]
     if None in size:
         stride = output_stride_of(model)
-        return Network(main.predict_on_batch, "logits", labels, None, stride, floats=True)
-    return Network(main.predict_on_batch, "logits", labels, tuple(size), floats=True)
+        return Predictor(main.predict_on_batch, "logits", labels, None, stride, floats=True)
+    return Predictor(main.predict_on_batch, "logits", labels, tuple(size), floats=True)

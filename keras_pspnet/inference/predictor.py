@@ -12,7 +12,7 @@ from keras_pspnet.labels import LabelSet
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
+class Predictor:
     """A network, whatever file it came from: uint8 (B, H, W, 3) -> array.
 
     Args:

@@ -8,12 +8,9 @@ import math
 import numpy as np
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.images import as_picture, resize_image, resize_nearest
-from keras_pspnet.inference.load import as_network
-from keras_pspnet.inference.predictor import Network
-
-MEAN = (123.675, 116.28, 103.53)
-"""RGB that pads pictures, semseg tool/test.py; rounded where a network takes bytes."""
+from keras_pspnet.images import IMAGENET_MEAN, as_picture, resize_image, resize_nearest
+from keras_pspnet.inference.load import as_predictor
+from keras_pspnet.inference.predictor import Predictor
 
 STRIDE = 2 / 3
 """Of the sliding window, as a share of its side; semseg tool/test.py."""
@@ -57,7 +54,7 @@ class Protocol:
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"--scales {self.scales}: one stands twice")
 
-    def check(self, network: Network) -> None:
+    def check(self, network: Predictor) -> None:
         """Whether a network can be looked through like this.
 
         Raises:
@@ -93,7 +90,7 @@ def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
     Raises:
         UserError: a path that is no readable picture, an array of another shape, another model.
     """
-    network, image = as_network(model), as_picture(image)
+    network, image = as_predictor(model), as_picture(image)
     height, width = image.shape[:2]
     dtype = np.uint8 if len(network.labels) <= 256 else np.int32
     if protocol is not None and protocol != Protocol():
@@ -110,7 +107,7 @@ def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
     return result.argmax(-1).astype(dtype)
 
 
-def probabilities(network: Network, image: np.ndarray, protocol: Protocol) -> np.ndarray:
+def probabilities(network: Predictor, image: np.ndarray, protocol: Protocol) -> np.ndarray:
     """The probabilities of one picture's classes, at its own size.
 
     With `crop`, for each scale (semseg tool/test.py): the picture is resized so that its long side
@@ -154,7 +151,7 @@ def _through_windows(network, picture, protocol) -> np.ndarray:
     before = [count // 2 for count in missing]
     if any(missing):
         padded = np.empty((size[0] + missing[0], size[1] + missing[1], 3), picture.dtype)
-        padded[:] = MEAN if network.floats else np.rint(MEAN)
+        padded[:] = IMAGENET_MEAN if network.floats else np.rint(IMAGENET_MEAN)
         padded[before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = picture
         picture = padded
     starts = [_starts(side, window) for side, window in zip(picture.shape, crop)]
@@ -204,7 +201,7 @@ def pad_to_stride(image, stride):
     """Pads a picture at the bottom and the right with the mean, to n * stride + 1 each way."""
     rows, columns = (-(side - 1) % stride for side in image.shape[:2])
     padded = np.empty((image.shape[0] + rows, image.shape[1] + columns, 3), np.uint8)
-    padded[:] = np.rint(MEAN)
+    padded[:] = np.rint(IMAGENET_MEAN)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded
 

@@ -8,6 +8,7 @@ import keras
 from keras import layers
 
 from keras_pspnet.errors import UserError
+from keras_pspnet.images import IMAGENET_MEAN, IMAGENET_STD
 from keras_pspnet.network import dilation
 from keras_pspnet.network.layers import BatchNormalization
 
@@ -58,7 +59,7 @@ MOBILENET = "mobilenet_v2"  # keras.applications
 NAMES = (*RESNETS, LITE0, MOBILENET)
 
 NORMALIZATION = {  # (mean, std) of RGB in 0..255
-    **{name: ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)) for name in RESNETS},  # semseg
+    **{name: (IMAGENET_MEAN, IMAGENET_STD) for name in RESNETS},  # semseg tool/train.py
     LITE0: ((127.0,) * 3, (128.0,) * 3),  # tpu/models/official/efficientnet/lite
     MOBILENET: ((127.5,) * 3, (127.5,) * 3),  # keras.applications.mobilenet_v2.preprocess_input
 }

@@ -40,7 +40,7 @@ def convert(path, *, size=None) -> keras.Model:
     return from_weights(recognise(read_checkpoint(path), path), path, size)
 
 
-def from_weights(weights: foreign.Weights, path, size=None) -> keras.Model:
+def from_weights(weights: foreign.ForeignPSPNet, path, size=None) -> keras.Model:
     """As `convert`, of what was read already."""
     arrays = weights.arrays
     stem = tuple(len(arrays[f"layer0.{3 * n}.weight"]) for n in range(3))

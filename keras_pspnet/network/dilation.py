@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_pspnet.network.graph_copy import Repeat, refusal, tensors
+from keras_pspnet.network.graph_copy import GraphCopy, refusal, tensors
 
 CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
 
@@ -118,7 +118,7 @@ class _Grid:
     size: tuple  # (H, W) of the old map, at the new input's size; None where unknown
 
 
-class _Dilation(Repeat):
+class _Dilation(GraphCopy):
     """Repeats a model; what comes behind the output stride is dilated."""
 
     def __init__(self, output_stride, reserved):
@@ -215,7 +215,7 @@ class _Dilation(Repeat):
 
     def behind(self, op, args, kwargs, grid):
         """The grid behind any other layer or operation, from what it makes of a map of 64x64."""
-        spec, names = keras.tree.map_structure(lambda x: self.stand_in(x, PROBE), (args, kwargs))
+        spec, names = keras.tree.map_structure(lambda x: self.placeholder(x, PROBE), (args, kwargs))
         try:
             shape = tuple(tensors(op.compute_output_spec(*spec, **names))[0].shape)
         except Exception as error:  # a layer for one size only, for instance
@@ -225,7 +225,7 @@ class _Dilation(Repeat):
         if len(shape) != 4 or shape[1:3] == (1, 1):
             return None
         if shape[1:3] == (PROBE, PROBE):
-            if grid.rate > 1 and self.looks_around(op, args, kwargs):
+            if grid.rate > 1 and self.mixes_neighbours(op, args, kwargs):
                 raise refusal(op, "looks at neighbouring pixels in a way that cannot be dilated")
             return grid
         step = max(round(PROBE / (shape[1] or 1)), 1)

@@ -8,11 +8,13 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_pspnet import private_api
+
 MIDDLE = 8
 """The pixel of a 16x16 map that is changed to see which others change."""
 
 
-class Repeat:
+class GraphCopy:
     """A walk through a model's graph that makes a new one of copied layers, with their weights.
 
     Nested models, and layers made of Keras layers, dissolve into the layers they are made of. A
@@ -34,8 +36,7 @@ class Repeat:
         """Repeats a model on new tensors."""
         if isinstance(model, keras.Sequential):
             model = keras.Model(model.inputs, model.outputs)
-        # What keras.models.clone_model is made of; that one starts nested models anew.
-        return model._run_through_graph(inputs, operation_fn=lambda op: op, call_fn=self.visit)
+        return private_api.run_through_graph(model, inputs, self.visit)
 
     def visit(self, op, *args, **kwargs):
         inside = op if getattr(op, "outputs", None) else self.opened(op, args, kwargs)
@@ -54,7 +55,7 @@ class Repeat:
         """What a layer made of layers does, as a model of those; None where it is better whole."""
         if not isinstance(op, layers.Layer):
             return None
-        parts = list(op._flatten_layers(include_self=False))
+        parts = private_api.inner_layers(op)
         whole = type(op).__module__.startswith("keras.") or not parts
         if whole and not isinstance(op, layers.Lambda) and rebuilt(op) is not None:
             return None
@@ -68,7 +69,7 @@ class Repeat:
         graphs = []
         try:
             for mode in modes:
-                spec, names = keras.tree.map_structure(self.stand_in, (args, kwargs))
+                spec, names = keras.tree.map_structure(self.placeholder, (args, kwargs))
                 outputs = op.call(*spec, **{**names, **mode})
                 graphs.append(keras.Model(tensors((spec, names)), outputs))
         except Exception:  # it computes with something else than Keras; that can fail in any way
@@ -76,7 +77,7 @@ class Repeat:
         kinds = [[type(part) for part in graph.operations] for graph in graphs]
         return graphs[-1] if kinds[0] == kinds[-1] else None
 
-    def stand_in(self, x, side=None):
+    def placeholder(self, x, side=None):
         """An Input like a tensor; maps are of any size, or of a given side."""
         if not isinstance(x, keras.KerasTensor):
             return x
@@ -85,7 +86,7 @@ class Repeat:
         dtype = "float32" if "float" in x.dtype else x.dtype
         return keras.Input(batch_shape=shape, dtype=dtype)
 
-    def looks_around(self, op, args, kwargs) -> bool:
+    def mixes_neighbours(self, op, args, kwargs) -> bool:
         """Whether a changed pixel changes others, but not all, as the map's mean does.
 
         Raises:
@@ -153,7 +154,7 @@ class Repeat:
 
     def as_model(self, op, args, kwargs):
         """A keras.ops operation as a layer: clone_model can give that another dtype."""
-        spec, names = keras.tree.map_structure(self.stand_in, (args, kwargs))
+        spec, names = keras.tree.map_structure(self.placeholder, (args, kwargs))
         copy = rebuilt(op)
         if copy is None:
             raise refusal(op, "cannot be made anew from its config")

@@ -23,7 +23,7 @@ class VoidCrossentropy(keras.losses.Loss):
     Args:
         ignore: the mask value of void pixels.
         class_weights: one factor a class, None for all 1.
-        hard_below: mine hard pixels: only those count whose true class has a probability below
+        ohem_threshold: mine hard pixels: only those count whose true class has a probability below
             this value (0.7 is usual: mmsegmentation's OHEMPixelSampler); None counts all.
         hard_share: but at least this share of a batch's valid pixels, the hardest, always counts.
         jaccard: weight of the soft Jaccard loss, 0 for none.
@@ -35,7 +35,7 @@ class VoidCrossentropy(keras.losses.Loss):
         self,
         ignore=255,
         class_weights=None,
-        hard_below=None,
+        ohem_threshold=None,
         hard_share=0.1,
         jaccard=0.0,
         name="void_crossentropy",
@@ -45,15 +45,15 @@ class VoidCrossentropy(keras.losses.Loss):
         super().__init__(name=name, reduction=reduction, **kwargs)
         if reduction != "sum_over_batch_size":
             raise ValueError(f"`reduction` must be left as it is. Received: {reduction!r}")
-        if hard_below is not None and not 0 < hard_below <= 1:
-            raise ValueError(f"`hard_below` must be in (0, 1]. Received: {hard_below}")
+        if ohem_threshold is not None and not 0 < ohem_threshold <= 1:
+            raise ValueError(f"`ohem_threshold` must be in (0, 1]. Received: {ohem_threshold}")
         if jaccard < 0:
             raise ValueError(f"`jaccard` must not be negative. Received: {jaccard}")
         if not 0 <= hard_share <= 1:
             raise ValueError(f"`hard_share` must be in [0, 1]. Received: {hard_share}")
         self.ignore = ignore
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
-        self.hard_below = hard_below
+        self.ohem_threshold = ohem_threshold
         self.hard_share = hard_share
         self.jaccard = float(jaccard)
 
@@ -67,7 +67,7 @@ class VoidCrossentropy(keras.losses.Loss):
         labels = ops.where(valid, y_true, 0)
         losses = ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
         valid = weights = ops.cast(valid, losses.dtype)
-        if self.hard_below is not None:
+        if self.ohem_threshold is not None:
             weights = weights * self._hard(losses, weights)
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, losses.dtype), labels)
@@ -76,13 +76,13 @@ class VoidCrossentropy(keras.losses.Loss):
         return losses + self.jaccard * _jaccard(labels, valid, y_pred) if self.jaccard else losses
 
     def _hard(self, losses, valid):
-        """1 for hard pixels: a loss over -log(hard_below), or among the hardest `hard_share`."""
+        """1 for hard pixels: a loss over -log(ohem_threshold), or in the hardest share."""
         losses = ops.stop_gradient(losses)
         ranked = -ops.sort(-ops.reshape(ops.where(valid > 0, losses, -1.0), (-1,)))
         keep = ops.cast(self.hard_share * ops.sum(valid), "int32")
         last_kept = ops.take(ranked, ops.maximum(keep - 1, 0))
         limit = ops.where(keep > 0, last_kept, float("inf"))
-        limit = ops.minimum(limit, -math.log(self.hard_below))
+        limit = ops.minimum(limit, -math.log(self.ohem_threshold))
         return ops.cast(losses >= ops.cast(limit, losses.dtype), losses.dtype)
 
     def get_config(self):
@@ -90,7 +90,7 @@ class VoidCrossentropy(keras.losses.Loss):
             **super().get_config(),
             "ignore": self.ignore,
             "class_weights": self.class_weights,
-            "hard_below": self.hard_below,
+            "ohem_threshold": self.ohem_threshold,
             "hard_share": self.hard_share,
             "jaccard": self.jaccard,
         }

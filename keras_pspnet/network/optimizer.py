@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import keras
 
+from keras_pspnet import private_api
 from keras_pspnet.network.model import HEADS
 
 
@@ -48,7 +49,7 @@ class PSPNetSGD(keras.optimizers.SGD):
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        multiplier = self.multipliers[self._get_variable_index(variable)]
+        multiplier = self.multipliers[private_api.variable_index(self, variable)]
         gradient = multiplier * (gradient + self.decay * variable)
         super().update_step(gradient, variable, learning_rate)
 

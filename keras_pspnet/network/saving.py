@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import new_folder, write_bytes
+from keras_pspnet.files import folder_or_nothing, write_bytes
 
 
 def save_model(model, path) -> None:
@@ -26,7 +26,7 @@ def keras_bytes(model, path: Path) -> bytes:
     """
     partial = path.with_name(f".{path.stem}.partial.keras")
     try:
-        with new_folder(path.parent):
+        with folder_or_nothing(path.parent):
             try:
                 model.save(partial)
                 return partial.read_bytes()

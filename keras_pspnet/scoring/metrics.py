@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.labels import LabelSet, void_of
+from keras_pspnet.labels import LabelSet, default_void_label
 
 
 class ConfusionMatrix:
@@ -22,7 +22,7 @@ class ConfusionMatrix:
 
     def __init__(self, num_classes: int, ignore: int | None = None):
         self.num_classes = num_classes
-        self.ignore = void_of(num_classes) if ignore is None else ignore
+        self.ignore = default_void_label(num_classes) if ignore is None else ignore
         self.counts = np.zeros((num_classes, num_classes), np.int64)  # [truth, prediction]
 
     def update(self, truth, prediction) -> None:

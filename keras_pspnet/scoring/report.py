@@ -15,7 +15,7 @@ from keras_pspnet.files import writable_folder
 from keras_pspnet.images import resize_image, resize_nearest
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.scoring.metrics import ConfusionMatrix
-from keras_pspnet.scoring.report_page import Seen, data_uri, percent, render
+from keras_pspnet.scoring.report_page import PictureEntry, data_uri, percent, render
 
 SHOWN, SIDE = 6, 480
 """So many of the worst pictures are shown, and of the best; the longest side of a thumbnail."""
@@ -47,7 +47,7 @@ class Report:
         self.matrix = ConfusionMatrix(len(labels))
         self.images = self.pixels = 0
         self.order: list[tuple[float, int]] = []  # (mIoU, number) of each in `kept`, worst first
-        self.kept: list[Seen] = []
+        self.kept: list[PictureEntry] = []
 
     def watch(self, name: str, image, mask, classes, matrix: ConfusionMatrix) -> None:
         """Takes a picture as `metrics.evaluate` hands it on; the arrays are not kept.
@@ -72,7 +72,7 @@ class Report:
         if len(self.order) > 2 * SHOWN:
             del self.order[SHOWN], self.kept[SHOWN]
 
-    def worst_and_best(self) -> tuple[list[Seen], list[Seen]]:
+    def worst_and_best(self) -> tuple[list[PictureEntry], list[PictureEntry]]:
         """The worst pictures, worst first, and the best, best first; of few, none is in both."""
         worst = min(SHOWN, (len(self.kept) + 1) // 2)
         return self.kept[:worst], self.kept[worst:][::-1]
@@ -102,7 +102,7 @@ class Report:
             best=best,
         )
 
-    def _seen(self, name, image, mask, classes, matrix, score) -> Seen:
+    def _seen(self, name, image, mask, classes, matrix, score) -> PictureEntry:
         scale = min(SIDE / max(mask.shape), 1)
         size = tuple(max(round(side * scale), 1) for side in mask.shape)
         image = resize_image(image, size)
@@ -126,7 +126,7 @@ class Report:
         )
         iou = matrix.iou()
         order = np.lexsort((-counts.sum(0), -counts.sum(1)))
-        return Seen(
+        return PictureEntry(
             name=name,
             score=score,
             size=size,

@@ -27,7 +27,7 @@ SUMMARY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Seen:
+class PictureEntry:
     """A picture on the page.
 
     Args:
@@ -57,8 +57,8 @@ def render(
         scores: what `metrics.evaluate` returned.
         counts: (C, C) pixels by truth and prediction.
         void: share of all pixels.
-        worst: Seen each, worst first.
-        best: Seen each, best first.
+        worst: PictureEntry each, worst first.
+        best: PictureEntry each, best first.
     """
     return PAGE.substitute(
         style=STYLE,
@@ -167,7 +167,7 @@ def _pictures(labels, worst, best) -> str:
     )
 
 
-def _article(labels, seen: Seen) -> str:
+def _article(labels, seen: PictureEntry) -> str:
     height, width = seen.size
     figures = "".join(
         f'<figure><img src="{uri}" alt="{escape(text)}" width="{width}" height="{height}">'

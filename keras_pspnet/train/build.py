@@ -28,7 +28,7 @@ def network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Mod
     return model
 
 
-def refined(coarse: keras.Model, recipe: Recipe, labels: LabelSet) -> keras.Model:
+def at_full_resolution(coarse: keras.Model, recipe: Recipe, labels: LabelSet) -> keras.Model:
     """A coarse network at the recipe's output stride, with all that its training has come to."""
     model = network(dataclasses.replace(recipe, backbone_weights=None), labels)
     model.compile_from_config(coarse.get_compile_config())
@@ -53,7 +53,7 @@ def build(
     model = network(recipe, labels, coarse)
     weights = losses.class_weights(pixels) if recipe.class_weights else None
     main = losses.VoidCrossentropy(
-        class_weights=weights, hard_below=recipe.hard_below, jaccard=recipe.jaccard
+        class_weights=weights, ohem_threshold=recipe.ohem_threshold, jaccard=recipe.jaccard
     )
     aux = losses.VoidCrossentropy(class_weights=weights)
     # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.

@@ -29,12 +29,12 @@ class Recipe:
         aux_weight: of the auxiliary loss (paper table 2: 0.4 is best).
         coarse_epochs: the first so many epochs are made at twice the output stride, at about a
             third of the cost; the weights are the same.
-        fit_pictures: True brings each picture to the size of the crop before it is augmented, as
+        resize_to_crop: True brings each picture to the size of the crop before it is augmented, as
             evaluation does; for pictures of many sizes. False takes pictures at their own size.
         scales, rotation, blur_share, color: augmentation, see `augment.Augmentation`.
         class_weights: weigh classes by the square root of median frequency / frequency.
         jaccard: weight of the soft Jaccard loss in the main loss, see `losses.VoidCrossentropy`.
-        hard_below: mine hard pixels in the main loss, see `losses.VoidCrossentropy`.
+        ohem_threshold: mine hard pixels in the main loss, see `losses.VoidCrossentropy`.
         seed: of the first weights, the order of pictures, augmentation and dropout.
         checkpoint_seconds: `last.keras` is never older than this while steps are made.
     """
@@ -61,14 +61,14 @@ class Recipe:
     momentum: float = 0.9
     decay: float = 1e-4
     aux_weight: float = 0.4
-    fit_pictures: bool = False
+    resize_to_crop: bool = False
     scales: tuple = (0.5, 2.0)
     rotation: float = 10.0
     blur_share: float = 0.5
     color: float = 0.0
     class_weights: bool = False
     jaccard: float = 0.0
-    hard_below: float | None = None
+    ohem_threshold: float | None = None
     seed: int = 0
     checkpoint_seconds: float = 60.0
 
@@ -145,7 +145,7 @@ RANGES = {  # the least and the most of every number
     "blur_share": (0, 1),
     "color": (0, 0.99),
     "jaccard": (0, 1e6),
-    "hard_below": (1e-6, 1),
+    "ohem_threshold": (1e-6, 1),
     "seed": (0, 2**31 - 1),
     "checkpoint_seconds": (0, 10**9),
 }

@@ -67,7 +67,7 @@ RECIPES = {
         learning_rate=0.02,
         head_multiplier=10.0,
         class_weights=True,
-        hard_below=0.7,
+        ohem_threshold=0.7,
         checkpoint_seconds=1.0,
     ),
     # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; about 105 minutes alone on
@@ -87,7 +87,7 @@ RECIPES = {
         coarse_epochs=14,
         learning_rate=0.02,
         head_multiplier=1.0,
-        fit_pictures=True,
+        resize_to_crop=True,
         scales=(0.6, 1.6),
         blur_share=0.0,
         color=0.3,

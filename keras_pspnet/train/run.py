@@ -17,11 +17,11 @@ from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import temporary_beside, write_bytes, write_json
-from keras_pspnet.inference.load import as_network
+from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import Meter, clock, track
 from keras_pspnet.train import checkpoint
-from keras_pspnet.train.build import build, refined
+from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.history import SCORE, curves, write_history
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.run_folder import check_run, check_same
@@ -34,7 +34,7 @@ FINE_COST = 2.6
 """A step at output stride 8 in steps at 16, measured on EfficientNet-Lite0; for estimates alone."""
 
 
-def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.Model:
+def fit(recipe: Recipe, out, *, data_dir=None, resume: bool = False) -> keras.Model:
     """Trains a recipe and leaves a run folder.
 
     The folder holds `recipe.json` (which also says where the data are, for an export's
@@ -49,7 +49,7 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
         recipe: what to train.
         out: the run folder.
         data_dir: the dataset's folder.
-        resumed: go on where the run in `out` was left; with nothing there, start.
+        resume: go on where the run in `out` was left; with nothing there, start.
 
     Returns:
         The model as it is after the last step.
@@ -58,7 +58,7 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
         UserError: a folder that may not be used, a dataset that cannot be read.
     """
     out = Path(out)
-    check_run(recipe, out, resumed)
+    check_run(recipe, out, resume)
     tf.config.experimental.enable_op_determinism()
     train = open_source(recipe.dataset, data_dir, split=recipe.train_split, size=recipe.crop)
     val = open_source(recipe.dataset, data_dir, split="val", size=recipe.crop)
@@ -75,7 +75,7 @@ def fit(recipe: Recipe, out, *, data_dir=None, resumed: bool = False) -> keras.M
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     run = Run(recipe, out, train, val, data_dir)
     try:
-        run.begin(pixels, resumed)
+        run.begin(pixels, resume)
         return run.train()
     except UserError:
         if not run.last.exists():  # nothing to go on with: leave nothing
@@ -96,17 +96,17 @@ class Run:
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
 
-    def begin(self, pixels, resumed: bool) -> None:
+    def begin(self, pixels, resume: bool) -> None:
         """Builds the model, or takes it and everything else from `last.keras`."""
         # Also when resuming: whatever draws from the global seed draws the same.
         keras.utils.set_random_seed(self.recipe.seed)
         self.state = {"step": 0, "history": [], "best": None, "coarse": self._coarse(0)}
         self.state["recipe"] = self.recipe.to_config()
-        if resumed:
+        if resume:
             for file in (self.last, self.out / "best.keras"):
                 temporary_beside(file).unlink(missing_ok=True)
                 file.with_name(f".{file.stem}.partial.keras").unlink(missing_ok=True)
-        if resumed and self.last.exists():
+        if resume and self.last.exists():
             self.model, self.state = checkpoint.load(self.last)
             check_same(self.out, self.state["recipe"], self.recipe.to_config())
             if self.state["best"] is not None and not (self.out / "best.keras").exists():
@@ -120,7 +120,7 @@ class Run:
             except (ValueError, TypeError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
-        if resumed:
+        if resume:
             anew = "" if self.last.exists() else f"; {self.out} holds no run to go on with"
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
         write_json(self.out / "recipe.json", {**self.recipe.to_config(), "data_dir": self.data_dir})
@@ -128,7 +128,7 @@ class Run:
     def train(self) -> keras.Model:
         """The epochs that are left, then the pictures."""
         start = self.pictured = time.monotonic()
-        meter = Meter("training step", self.steps, self.state["step"], self._work)
+        meter = Meter("training step", self.steps, self.state["step"], self._cost)
         try:
             while self.state["step"] < self.steps:
                 self._epoch(meter)
@@ -147,7 +147,7 @@ class Run:
         first, recipe = self.state["step"], self.recipe
         epoch = first // self.steps_per_epoch
         if self.state["coarse"] and not self._coarse(epoch):
-            self.model = refined(self.model, self.recipe, self.train_source.labels)
+            self.model = at_full_resolution(self.model, self.recipe, self.train_source.labels)
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
         batches = pipeline.training_steps(
@@ -160,7 +160,7 @@ class Run:
                 recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
             ),
             seed=recipe.seed,
-            fit=recipe.fit_pictures,
+            fit=recipe.resize_to_crop,
         )
         callback = _Steps(self, end, meter)
         history = self.model.fit(
@@ -196,7 +196,7 @@ class Run:
             self.pictured = time.monotonic()
             self._pictures()
 
-    def _work(self, step: int) -> float:
+    def _cost(self, step: int) -> float:
         """What so many steps cost, in coarse steps."""
         coarse = min(step, self.recipe.coarse_epochs * self.steps_per_epoch)
         return coarse + FINE_COST * (step - coarse)
@@ -207,7 +207,7 @@ class Run:
     def _validation(self):
         recipe = self.recipe
         return pipeline.validation(
-            self.val_source, recipe.crop, recipe.batch_size, recipe.fit_pictures
+            self.val_source, recipe.crop, recipe.batch_size, recipe.resize_to_crop
         )
 
     def save_step(self, step: int) -> None:
@@ -254,7 +254,7 @@ class _Steps(keras.callbacks.Callback):
 
 def samples(model, source: Source) -> np.ndarray:
     """A sheet of pictures with truth and prediction."""
-    network = as_network(model)
+    network = as_predictor(model)
     table = []
     for _, image, mask in source.first(SAMPLES).examples():
         prediction = segment(network, image)

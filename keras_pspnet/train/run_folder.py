@@ -10,15 +10,15 @@ from keras_pspnet.files import read_bytes
 from keras_pspnet.train.recipe_fields import Recipe
 
 
-def check_run(recipe: Recipe, out, resumed: bool) -> None:
+def check_run(recipe: Recipe, out, resume: bool) -> None:
     """Whether a training may use a run folder.
 
     Raises:
-        UserError: the folder holds a run and `resumed` is False; or a run of another recipe.
+        UserError: the folder holds a run and `resume` is False; or a run of another recipe.
     """
     out = Path(out)
     file = out / "recipe.json"
-    if not resumed:
+    if not resume:
         if file.exists() or (out / "last.keras").exists():
             raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
         return

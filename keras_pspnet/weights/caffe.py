@@ -10,10 +10,10 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.weights.foreign import (
     BATCH_NORM,
     BINS,
-    Weights,
+    ForeignPSPNet,
     add,
     count_blocks,
-    labels_of,
+    published_labels,
     shaped,
 )
 
@@ -39,7 +39,7 @@ CAFFE_FIRST_STRIDE = (3, 4, 6, 3)
 """pspnet50_ADE20K strides on conv3_1_1x1_reduce, the networks of 101 layers on conv3_1_3x3."""
 
 
-def from_caffe(arrays) -> Weights:
+def from_caffe(arrays) -> ForeignPSPNet:
     renamed = {}
     for path, value in arrays.items():
         if path.startswith("optimizer_weights/"):
@@ -59,10 +59,10 @@ def from_caffe(arrays) -> Weights:
     ]
     pieces = np.split(head, np.cumsum([head.shape[1] - sum(levels), *levels])[:-1], axis=1)
     renamed["cls.0.weight"] = np.concatenate([pieces[0], *pieces[:0:-1]], axis=1)
-    return Weights(
+    return ForeignPSPNet(
         "caffe",
         renamed,
-        labels_of(renamed),
+        published_labels(renamed),
         normalization=CAFFE,
         stride_on_first=count_blocks(renamed) == CAFFE_FIRST_STRIDE,
         whole_maps=False,

@@ -13,11 +13,12 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_pspnet.errors import UserError
+from keras_pspnet.images import IMAGENET_MEAN, IMAGENET_STD
 from keras_pspnet.labels import ADE20K, CITYSCAPES, VOC2012, LabelSet
 
 BINS = (1, 2, 3, 6)
 
-IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # semseg tool/train.py, mmseg
+IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)  # semseg tool/train.py, mmsegmentation
 
 PUBLISHED = {150: ADE20K, 19: CITYSCAPES, 21: VOC2012}
 """What the authors trained, by the number of classes."""
@@ -28,7 +29,7 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclasses.dataclass
-class Weights:
+class ForeignPSPNet:
     """A foreign PSPNet.
 
     Args:
@@ -129,6 +130,6 @@ def count_blocks(arrays) -> tuple[int, ...]:
     return tuple(sum(stage == f"layer{n}" for stage, _ in found) for n in (1, 2, 3, 4))
 
 
-def labels_of(arrays) -> LabelSet:
+def published_labels(arrays) -> LabelSet:
     classes = len(shaped(arrays, "cls.4.weight"))
     return PUBLISHED.get(classes) or LabelSet.numbered(classes)

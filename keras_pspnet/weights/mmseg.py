@@ -7,8 +7,15 @@ import re
 import numpy as np
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.labels import LabelSet, void_of
-from keras_pspnet.weights.foreign import BINS, IMAGENET, Weights, add, labels_of, shaped
+from keras_pspnet.labels import LabelSet, default_void_label
+from keras_pspnet.weights.foreign import (
+    BINS,
+    IMAGENET,
+    ForeignPSPNet,
+    add,
+    published_labels,
+    shaped,
+)
 
 MMSEG = (  # how its keys begin, and the authors'
     ("backbone.stem.{}.", "layer0.{}."),
@@ -24,7 +31,7 @@ MMSEG = (  # how its keys begin, and the authors'
 )
 
 
-def from_mmseg(arrays, meta) -> Weights:
+def from_mmseg(arrays, meta) -> ForeignPSPNet:
     if not any(key.startswith("backbone.stem.") for key in arrays):
         raise UserError(
             "an mmsegmentation checkpoint whose backbone is no ResNetV1c (no backbone.stem.*); "
@@ -46,10 +53,10 @@ def from_mmseg(arrays, meta) -> Weights:
     if "bgr_to_rgb=False" in config or "to_rgb=False" in config:
         mean, std = mean[::-1], std[::-1]
         renamed["layer0.0.weight"] = shaped(renamed, "layer0.0.weight")[:, ::-1]
-    return Weights(
+    return ForeignPSPNet(
         "mmsegmentation",
         renamed,
-        _mmseg_labels(meta, labels_of(renamed)),
+        _mmseg_labels(meta, published_labels(renamed)),
         (tuple(mean), tuple(std)),
         # Their configurations of 769x769 have it on; the file's own says so.
         align_corners="align_corners=True" in config,
@@ -86,7 +93,7 @@ def _mmseg_labels(meta, known: LabelSet) -> LabelSet:
     names = [str(name).strip() for name in names]
     if names == list(known.names):
         return known
-    config = {"names": names, "ignore": void_of(len(names))}
+    config = {"names": names, "ignore": default_void_label(len(names))}
     for given in ({"colors": colors}, {}):
         try:
             return LabelSet.from_config({**config, **given})

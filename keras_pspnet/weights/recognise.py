@@ -6,11 +6,11 @@ import re
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.weights.caffe import from_caffe, layer_of
-from keras_pspnet.weights.foreign import Weights, labels_of, shaped, unwrapped
+from keras_pspnet.weights.foreign import ForeignPSPNet, published_labels, shaped, unwrapped
 from keras_pspnet.weights.mmseg import from_mmseg
 
 
-def recognise(content: dict, path) -> Weights:
+def recognise(content: dict, path) -> ForeignPSPNet:
     """Whose PSPNet a checkpoint holds, by its keys.
 
     Args:
@@ -25,7 +25,7 @@ def recognise(content: dict, path) -> Weights:
         if any(key.startswith("decode_head.") for key in arrays):
             weights = from_mmseg(arrays, content.get("meta"))
         elif any(key.startswith(("ppm.features.", "cls.")) for key in arrays):
-            weights = Weights("semseg", arrays, labels_of(arrays))
+            weights = ForeignPSPNet("semseg", arrays, published_labels(arrays))
         elif any(key.startswith("conv5_3_pool") for key in (layer_of(key) for key in arrays)):
             weights = from_caffe(arrays)
         elif "layer4.0.conv1.weight" in arrays:

@@ -24,7 +24,7 @@ STORAGES = {
     "BFloat16Storage": np.dtype([("brain", "<u2")]),
 }
 
-BRAIN = STORAGES["BFloat16Storage"]
+BFLOAT16 = STORAGES["BFloat16Storage"]
 """The upper half of a float32."""
 
 EXPANDED_BYTES = 2**28
@@ -66,7 +66,7 @@ class Storage:
         if count != self.count or len(raw) != count * self.dtype.itemsize:
             raise UserError("a truncated PyTorch checkpoint; copy or download it again")
         self.values = np.frombuffer(raw, self.dtype)
-        if self.dtype == BRAIN:
+        if self.dtype == BFLOAT16:
             self.values = widened(self.values["brain"])
             self.dtype = self.values.dtype
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet.data.augment import MEAN, Augmentation, blur, crop, jitter, rescale, rotate
+from keras_pspnet.data.augment import Augmentation, blur, crop, jitter, rescale, rotate
+from keras_pspnet.images import IMAGENET_MEAN
 
 COLORS = np.array([[250, 20, 30], [10, 200, 60], [40, 90, 220], [128, 128, 0]], np.float32)
 
@@ -79,8 +80,8 @@ def turned(image, mask, angle):
     """Each output pixel looks at its place in the input, turned back about the centre."""
     height, width = mask.shape
     center_y, center_x = (height - 1) / 2, (width - 1) / 2
-    padded = np.pad(image - MEAN, ((1, 1), (1, 1), (0, 0)))
-    new_image = np.zeros_like(image) + np.float32(MEAN)
+    padded = np.pad(image - IMAGENET_MEAN, ((1, 1), (1, 1), (0, 0)))
+    new_image = np.zeros_like(image) + np.float32(IMAGENET_MEAN)
     new_mask = np.full_like(mask, 255)
     for row in range(height):
         for column in range(width):
@@ -92,7 +93,7 @@ def turned(image, mask, angle):
                 right, bottom = source_x - left, source_y - top
                 block = padded[top + 1 : top + 3, left + 1 : left + 3]
                 weights = np.outer([1 - bottom, bottom], [1 - right, right])
-                new_image[row, column] = (block * weights[..., None]).sum((0, 1)) + MEAN
+                new_image[row, column] = (block * weights[..., None]).sum((0, 1)) + IMAGENET_MEAN
             nearest_y, nearest_x = int(np.rint(source_y)), int(np.rint(source_x))
             if 0 <= nearest_y < height and 0 <= nearest_x < width:
                 new_mask[row, column] = mask[nearest_y, nearest_x]
@@ -304,7 +305,7 @@ def test_what_is_too_small_is_padded_around_with_mean_and_void(seed):
     assert np.array_equal(ids, expected)
     result = np.asarray(result)
     np.testing.assert_allclose(result[1:3, 1:4], image, atol=1e-4)
-    assert (result[expected == 255] == np.float32(MEAN)).all()
+    assert (result[expected == 255] == np.float32(IMAGENET_MEAN)).all()
 
 
 def test_one_side_may_be_padded_and_the_other_cropped():

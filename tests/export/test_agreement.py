@@ -10,7 +10,7 @@ import keras_pspnet
 from keras_pspnet.device_contract import SIGNATURE
 from keras_pspnet.export import agreement, deliver
 from keras_pspnet.export.formats import MIN_AGREEMENT
-from keras_pspnet.inference.predictor import Network
+from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.labels import LabelSet
 
 SIZE = (4, 6)
@@ -27,7 +27,7 @@ def network(boundary, output="classes"):
         classes = np.stack([painted(boundary)] * len(images))
         return classes if output == "classes" else np.eye(2, dtype=np.float32)[classes]
 
-    return Network(run, output, LABELS, SIZE)
+    return Predictor(run, output, LABELS, SIZE)
 
 
 @pytest.mark.parametrize("output", ["classes", "logits", "probabilities"])

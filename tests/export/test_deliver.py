@@ -16,7 +16,7 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.export import deliver, tflite_file
 from keras_pspnet.export.converters import Converter
 from keras_pspnet.export.delegate import delegation, operators
-from keras_pspnet.inference.load import as_network
+from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.labels import SCENES
 
 
@@ -67,7 +67,7 @@ def test_the_tflite_signature_is_the_contract(exported):
 
 def test_every_file_says_what_keras_says(model, exported):
     images, _ = scenes.scenes(4, split="val", size=(49, 57))
-    expected = as_network(model)(images).argmax(-1)
+    expected = as_predictor(model)(images).argmax(-1)
     assert len(np.unique(expected)) > 3  # a constant map would prove nothing
     for file in exported.values():
         found = keras_pspnet.load_model(file)
@@ -161,7 +161,7 @@ def test_a_model_of_unknown_size_needs_one(model, tmp_path):
     assert not (tmp_path / "none").exists()
     files = keras_pspnet.export_model(free, tmp_path, formats=("float32",), size=(49, 57))
     images, _ = scenes.scenes(2, split="val", size=(49, 57))
-    expected = as_network(model)(images).argmax(-1)
+    expected = as_predictor(model)(images).argmax(-1)
     np.testing.assert_array_equal(keras_pspnet.load_model(files["float32"])(images), expected)
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet.cli import main
-from keras_pspnet.inference.load import as_network, load_model
-from keras_pspnet.inference.predictor import Network
+from keras_pspnet.inference.load import as_predictor, load_model
+from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import TILE_BYTES, Protocol, probabilities, segment, softmax
 from keras_pspnet.labels import LabelSet
 
@@ -33,7 +33,7 @@ def logits(images):
 
 def network(**changes):
     given = {"run": logits, "output": "logits", "labels": LabelSet.numbered(CLASSES)}
-    return Network(**{**given, "floats": True, **changes})
+    return Predictor(**{**given, "floats": True, **changes})
 
 
 def resized(values, size):
@@ -240,7 +240,7 @@ def test_every_kind_of_model_is_looked_through_alike(files):
     image = picture(60, 80)
     results = []
     for name in MODELS:
-        ours = as_network(load_model(files / name))
+        ours = as_predictor(load_model(files / name))
         ours = dataclasses.replace(ours, floats=False)
         results.append(probabilities(ours, image, protocol))
     for result in results[1:]:

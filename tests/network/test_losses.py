@@ -65,7 +65,13 @@ def test_the_gradient_is_softmax_minus_truth_and_zero_at_void():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"class_weights": [1, 2, 3]}, {"hard_below": 0.7}, {"hard_share": 1.0}, {"jaccard": 1}],
+    [
+        {},
+        {"class_weights": [1, 2, 3]},
+        {"ohem_threshold": 0.7},
+        {"hard_share": 1.0},
+        {"jaccard": 1},
+    ],
 )
 def test_nothing_but_void_has_no_loss_and_no_gradient(arguments):
     void = np.full_like(MASK, 255)
@@ -89,37 +95,37 @@ ONES = [1] * 6
 
 
 def test_mining_keeps_the_pixels_below_the_threshold():
-    kept = counted(ONES, PROBABILITIES, hard_below=0.7, hard_share=0.0)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.7, hard_share=0.0)
     assert kept == [False, True, True, False, True, False]
 
 
 def test_mining_does_not_count_void_however_hard():
-    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, hard_below=0.7, hard_share=0.0)
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.7, hard_share=0.0)
     assert kept == [False, True, False, False, True, False]
 
 
 def test_mining_keeps_at_least_its_share_the_hardest():
-    kept = counted(ONES, PROBABILITIES, hard_below=0.15, hard_share=0.5)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.15, hard_share=0.5)
     assert kept == [False, True, True, False, True, False]
     # 3 of 5 valid pixels: the share is of the valid ones, and void is none of the hardest
-    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, hard_below=0.15, hard_share=0.6)
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.15, hard_share=0.6)
     assert kept == [False, True, False, True, True, False]
 
 
 def test_mining_keeps_more_than_its_share_where_more_is_hard():
-    kept = counted(ONES, PROBABILITIES, hard_below=0.8, hard_share=0.2)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.8, hard_share=0.2)
     assert kept == [False, True, True, True, True, False]
 
 
 def test_mining_may_find_nothing():
     easy = np.full(6, 0.9)
-    assert counted(ONES, easy, hard_below=0.7, hard_share=0.0) == [False] * 6
+    assert counted(ONES, easy, ohem_threshold=0.7, hard_share=0.0) == [False] * 6
 
 
 def test_mined_pixels_are_weighed_by_class():
     losses, classes = pixel_losses()
     weights, hard = np.array([0.3, 1.0, 2.5])[classes], np.exp(-losses) < 0.5
-    result = VoidCrossentropy(class_weights=[0.3, 1.0, 2.5], hard_below=0.5, hard_share=0)
+    result = VoidCrossentropy(class_weights=[0.3, 1.0, 2.5], ohem_threshold=0.5, hard_share=0)
     expected = (weights * losses)[hard].sum() / weights[hard].sum()
     assert float(result(MASK, LOGITS)) == pytest.approx(expected, rel=1e-6)
 
@@ -145,7 +151,7 @@ def soft_jaccard(mask=MASK, logits=LOGITS):
 @pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"hard_below": 0.5, "hard_share": 0.2}],
+    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"ohem_threshold": 0.5, "hard_share": 0.2}],
 )
 def test_the_soft_jaccard_loss_is_added(arguments, weight, classes):
     mask = np.where(np.isin(MASK, classes), MASK, 255).astype(np.uint8)
@@ -193,13 +199,14 @@ def test_a_config_round_trips():
     other = keras.saving.deserialize_keras_object(config)
     assert other.get_config() == loss.get_config()
     assert (other.ignore, other.class_weights) == (7, [1.0, 2.0, 3.0])
-    assert (other.hard_below, other.hard_share, other.name) == (0.6, 0.2, "mine")
+    assert (other.ohem_threshold, other.hard_share, other.name) == (0.6, 0.2, "mine")
     mask = np.where(MASK == 255, 7, MASK)
     assert other.jaccard == 0.25 and float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"hard_below": 0}, {"hard_below": 2}, {"hard_share": -1}, {"jaccard": -0.1}]
+    "arguments",
+    [{"ohem_threshold": 0}, {"ohem_threshold": 2}, {"hard_share": -1}, {"jaccard": -0.1}],
 )
 def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import keras_pspnet
+from keras_pspnet.images import IMAGENET_MEAN
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network import pretrained
 from keras_pspnet.network.losses import VoidCrossentropy
@@ -62,7 +63,7 @@ def test_uint8_and_float_pictures_are_the_same():
 
 
 def test_pictures_are_normalised_by_the_model():
-    mean = keras_pspnet.augment.MEAN
+    mean = IMAGENET_MEAN
     first = keras.Model(*(lambda m: (m.input, m.get_layer("normalization").output))(build()))
     image = np.broadcast_to(np.array(mean, np.float32), (1, 49, 49, 3))
     np.testing.assert_allclose(first(image), 0, atol=1e-6)

@@ -17,7 +17,7 @@ from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.train import build as building
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train import run as running
-from keras_pspnet.train.build import build, network, refined
+from keras_pspnet.train.build import at_full_resolution, build, network
 from keras_pspnet.train.run import Run, fit
 
 SMALL = recipes.RECIPES["scenes_tiny"].change(
@@ -43,7 +43,9 @@ def source():
 @pytest.fixture(scope="module")
 def models(source):
     """A coarse network with a value of its own in every variable, and what became of it."""
-    coarse = build(SMALL, source.labels, source.check(), STEPS, coarse=True)
+    coarse = build(
+        SMALL, source.labels, source.survey().pixels[: len(source.labels)], STEPS, coarse=True
+    )
     coarse.optimizer.build(coarse.trainable_variables)
     rng = np.random.default_rng(0)
     for variable in (*coarse.variables, *coarse.optimizer.variables):
@@ -51,7 +53,7 @@ def models(source):
             variable.assign(rng.integers(2, 1000, variable.shape))
         else:
             variable.assign(rng.uniform(0.1, 0.4, variable.shape))
-    return coarse, refined(coarse, SMALL, source.labels)
+    return coarse, at_full_resolution(coarse, SMALL, source.labels)
 
 
 def test_the_map_is_finer(models):
@@ -89,7 +91,7 @@ def test_what_was_compiled_is_carried_over(models, source):
     coarse, fine = models
     assert fine.get_compile_config() == coarse.get_compile_config()
     main, aux = (fine.get_compile_config()["loss"][head]["config"] for head in ("main", "aux"))
-    assert (main["jaccard"], main["hard_below"]) == (0.5, 0.7) and aux["jaccard"] == 0
+    assert (main["jaccard"], main["ohem_threshold"]) == (0.5, 0.7) and aux["jaccard"] == 0
     assert main["class_weights"] and main["class_weights"] == aux["class_weights"]
     assert labels_of(fine) == source.labels
 
@@ -145,30 +147,30 @@ def test_a_run_that_is_cut_off_about_the_switch_ends_with_the_same_bits(
     class Killed(BaseException):
         pass
 
-    save_step, refined = Run.save_step, building.refined
+    save_step, at_full_resolution = Run.save_step, building.at_full_resolution
 
     def save_step_and_die(self, step):
         save_step(self, step)
         raise Killed
 
     def refine_and_die(*arguments):
-        refined(*arguments)
+        at_full_resolution(*arguments)
         raise Killed
 
     places = ((1, True), (2, True), (3, False))  # killed with these in last.keras
     for number, (step, coarse) in enumerate(places):
         with monkeypatch.context() as patch:
             if step == 2:
-                patch.setattr(running, "refined", refine_and_die)
+                patch.setattr(running, "at_full_resolution", refine_and_die)
             else:
                 patch.setattr(Run, "save_step", save_step_and_die)
             with pytest.raises(Killed):
-                fit(SMALL, tmp_path, resumed=number > 0)
+                fit(SMALL, tmp_path, resume=number > 0)
         with zipfile.ZipFile(tmp_path / "last.keras") as archive:
             state = json.loads(archive.read(checkpoint.STATE))
         assert (state["step"], state["coarse"]) == (step, coarse)
         keras.utils.set_random_seed(77)  # another process has drawn other numbers
-    fit(SMALL, tmp_path, resumed=True)
+    fit(SMALL, tmp_path, resume=True)
     said = capsys.readouterr().out
     assert re.findall(r"resuming at step (\d) of 4", said) == ["1", "2", "3"]
     for name in ("last.keras", "best.keras", "history.csv"):
@@ -185,7 +187,7 @@ def test_a_run_that_is_cut_off_about_the_switch_ends_with_the_same_bits(
         (["coarse_epochs=-1"], "coarse_epochs"),
         (["epochs=2", "coarse_epochs=3"], "expected at most epochs=2"),
         (["coarse_epochs=1.5"], "expected a value of type int"),
-        (["fit_pictures=2"], "expected a value of type bool"),
+        (["resize_to_crop=2"], "expected a value of type bool"),
         (["color=1"], "color"),
         (["color=-0.1"], "color"),
         (["jaccard=-1"], "jaccard"),
@@ -215,7 +217,7 @@ def test_the_recipes_for_real_pictures_build(name, labels, sides):
     recipe = recipes.find_recipe(name)
     assert recipe.dataset == name.split("_")[0] and 0 < recipe.coarse_epochs < recipe.epochs
     assert (recipe.backbone, recipe.backbone_weights) == ("efficientnet_lite0", "imagenet")
-    assert recipe.fit_pictures == (name == "folder_lite0")
+    assert recipe.resize_to_crop == (name == "folder_lite0")
     pixels = np.arange(1, len(labels) + 1)
     coarse = build(recipe, labels, pixels, 10, coarse=True)
     assert coarse.get_layer("ppm").input.shape[1:3] == sides
@@ -223,7 +225,7 @@ def test_the_recipes_for_real_pictures_build(name, labels, sides):
     assert loss["jaccard"] == 0.5
     assert (loss["class_weights"] is not None) == (name == "camvid_lite0")
     coarse.optimizer.build(coarse.trainable_variables)  # as its first step does
-    fine = refined(coarse, recipe, labels)
+    fine = at_full_resolution(coarse, recipe, labels)
     assert fine.get_layer("ppm").input.shape[1:3] == tuple(2 * n - 1 for n in sides)
     assert fine.output["main"].shape[1:] == (*recipe.crop, len(labels))
     for one, other in zip(coarse.weights, fine.weights, strict=True):
@@ -264,7 +266,7 @@ def test_a_training_sees_whole_pictures_where_the_recipe_says_so(tmp_path, monke
     model = Listener()
     monkeypatch.setattr(running, "build", lambda *_: model)
     recipe = SMALL.change(
-        [f"fit_pictures={fit}", "crop=33,49", "train_images=4", "val_images=3", "scales=1,1"]
+        [f"resize_to_crop={fit}", "crop=33,49", "train_images=4", "val_images=3", "scales=1,1"]
         + ["rotation=0", "blur_share=0", "batch_size=4"]
     )
     with pytest.raises(Enough):

@@ -103,7 +103,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(run, tmp_path, monkeypat
         with pytest.raises(Killed):
             fit(SMALL, tmp_path)
     (tmp_path / ".last.partial.keras").write_bytes(b"half a file")
-    fit(SMALL, tmp_path, resumed=True)
+    fit(SMALL, tmp_path, resume=True)
     step = {"after step 1": 1, "after step 5": 5, "between best and last": 2}[where]
     assert f"resuming at step {step} of {STEPS}" in capsys.readouterr().out
     for name in ("last.keras", "best.keras", "history.csv"):
@@ -113,10 +113,10 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(run, tmp_path, monkeypat
 
 def test_resuming_nothing_starts_and_resuming_what_is_done_ends(run, tmp_path, capsys):
     recipe = SMALL.change(["epochs=1", "train_images=4", "val_images=1"])
-    fit(recipe, tmp_path, resumed=True)
+    fit(recipe, tmp_path, resume=True)
     assert f"resuming at step 0 of 1; {tmp_path} holds no run" in capsys.readouterr().out
     before = (tmp_path / "last.keras").read_bytes()
-    fit(recipe, tmp_path, resumed=True)
+    fit(recipe, tmp_path, resume=True)
     assert "resuming at step 1 of 1" in capsys.readouterr().out
     assert (tmp_path / "last.keras").read_bytes() == before
 
@@ -125,17 +125,17 @@ def test_a_folder_that_holds_a_run_is_refused(run):
     with pytest.raises(UserError, match="holds a run already; add --resume"):
         fit(SMALL, run)
     with pytest.raises(UserError, match="its run has seed=0, not 1"):
-        fit(SMALL.change(["seed=1"]), run, resumed=True)
+        fit(SMALL.change(["seed=1"]), run, resume=True)
 
 
 def test_a_run_folder_that_was_changed_is_not_trusted(run, tmp_path):
     shutil.copytree(run, tmp_path / "a")
     (tmp_path / "a" / "recipe.json").unlink()
     with pytest.raises(UserError, match="its run has channels=8, not 16"):
-        fit(SMALL.change(["channels=16"]), tmp_path / "a", resumed=True)
+        fit(SMALL.change(["channels=16"]), tmp_path / "a", resume=True)
     (tmp_path / "a" / "best.keras").unlink()
     with pytest.raises(UserError, match=r"best\.keras is gone"):
-        fit(SMALL, tmp_path / "a", resumed=True)
+        fit(SMALL, tmp_path / "a", resume=True)
     assert (tmp_path / "a" / "last.keras").exists()
 
 
@@ -149,9 +149,9 @@ def test_a_training_that_diverges_says_so_and_leaves_nothing(tmp_path):
 def test_a_run_learns():
     """The recipe's parts together: the loss on a few scenes falls a lot."""
     source = open_source("scenes", split="train", size=(49, 49)).first(4)
-    recipe = SMALL.change(["class_weights=false", "hard_below=none", "learning_rate=0.05"])
+    recipe = SMALL.change(["class_weights=false", "ohem_threshold=none", "learning_rate=0.05"])
     keras.utils.set_random_seed(0)
-    model = build(recipe, source.labels, source.check(), 40)
+    model = build(recipe, source.labels, source.survey().pixels[: len(source.labels)], 40)
     images, masks = (np.stack(parts) for parts in zip(*[source.read(i) for i in range(4)]))
     history = model.fit(images, {"aux": masks, "main": masks}, batch_size=4, epochs=40, verbose=0)
     assert history.history["main_loss"][-1] < 0.4 * history.history["main_loss"][0]
@@ -160,13 +160,17 @@ def test_a_run_learns():
 
 def test_what_a_recipe_asks_for_is_compiled():
     source = open_source("scenes", split="train", size=(49, 49)).first(4)
-    model = build(SMALL, source.labels, source.check(), 10)
+    model = build(SMALL, source.labels, source.survey().pixels[: len(source.labels)], 10)
     assert model.optimizer.head_multiplier == 10 and model.optimizer.decay == 1e-4
     config = model.get_compile_config()
     assert config["loss_weights"] == {"aux": 0.4, "main": 1.0}
     main, aux = (config["loss"][head]["config"] for head in ("main", "aux"))
-    assert main["hard_below"] == 0.7 and aux["hard_below"] is None
-    assert main["class_weights"] == aux["class_weights"] == losses.class_weights(source.check())
+    assert main["ohem_threshold"] == 0.7 and aux["ohem_threshold"] is None
+    assert (
+        main["class_weights"]
+        == aux["class_weights"]
+        == losses.class_weights(source.survey().pixels[: len(source.labels)])
+    )
 
 
 def test_every_recipe_survives_its_config():

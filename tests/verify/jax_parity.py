@@ -38,10 +38,15 @@ MODELS = {  # arguments of build_pspnet, and the sizes of pictures that the mode
 LOSSES = {
     "plain": {},
     "weighted": {"class_weights": [0.5, 1.0, 2.0, 0.25, 3.0]},
-    "hard": {"hard_below": 0.3},
-    "hard_share": {"hard_below": 0.01, "hard_share": 0.4},
+    "hard": {"ohem_threshold": 0.3},
+    "hard_share": {"ohem_threshold": 0.01, "hard_share": 0.4},
     "jaccard": {"jaccard": 0.5},
-    "all": {"class_weights": [0.5, 1, 2, 0.25, 3], "hard_below": 0.3, "jaccard": 0.5, "ignore": 9},
+    "all": {
+        "class_weights": [0.5, 1, 2, 0.25, 3],
+        "ohem_threshold": 0.3,
+        "jaccard": 0.5,
+        "ignore": 9,
+    },
 }
 
 
@@ -113,7 +118,9 @@ def start(folder):
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(recipe.train_images)
     steps = len(source) // recipe.batch_size * recipe.epochs
     coarse = recipe.coarse_epochs > 0
-    model = build(recipe, source.labels, source.check(), steps, coarse)
+    model = build(
+        recipe, source.labels, source.survey().pixels[: len(source.labels)], steps, coarse
+    )
     # A new network has units that are 0 but for rounding, whose gradient is anybody's guess.
     randomise_norms(model)
     model.optimizer.build(model.trainable_variables)
