@@ -26,7 +26,7 @@ def main():
     import keras_pspnet
     from keras_pspnet.data.datasets import open_source
     from keras_pspnet.export.converters import Converter
-    from keras_pspnet.export.deliver import fixed
+    from keras_pspnet.export.deliver import with_fixed_size
     from keras_pspnet.files import evenly_spaced
     from keras_pspnet.images import resize_image
     from keras_pspnet.network.main_head import labels_of, main_network
@@ -35,7 +35,7 @@ def main():
     val = open_source("camvid", options.data_dir, split="val").paired()
     model = keras_pspnet.load_model(options.model)
     size, labels = model.input.shape[1:3], labels_of(model)
-    network = fixed(main_network(model), None)
+    network = with_fixed_size(main_network(model), None)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         file = folder / "model.tflite"

@@ -85,12 +85,12 @@ class Head(keras.layers.Layer):
 class JointMatrix(DevicePyramidConv2D):
     """All places from all regions and taps by one matrix, 3600x450."""
 
-    def pyramid(self, branches, kernel, size):
+    def convolve_branches(self, branches, kernel, size):
         products, matrices = [], []
-        for bins, product in self.under_taps(branches, kernel):
+        for bins, product in self.tap_products(branches, kernel):
             product = ops.transpose(product[0], (0, 2, 1, 3, 4))
             products.append(ops.reshape(product, (9 * bins * bins, self.filters)))
-            down, across = (self._spread(bins, side) for side in size)
+            down, across = (self.tap_weights(bins, side) for side in size)
             matrix = ops.einsum("ah,bw->hwab", down, across)
             matrices.append(ops.reshape(matrix, (size[0] * size[1], -1)))
         spread = self.product(ops.concatenate(matrices, 1), ops.concatenate(products, 0))

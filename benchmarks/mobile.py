@@ -100,8 +100,8 @@ def described(model, recipe):
 def exported(model, train, folder):
     """The files of a model, trained or not: nothing is refused."""
     from keras_pspnet.export.converters import Converter
-    from keras_pspnet.export.deliver import fixed
-    from keras_pspnet.export.formats import CALIBRATION
+    from keras_pspnet.export.deliver import with_fixed_size
+    from keras_pspnet.export.formats import CALIBRATION_PICTURES
     from keras_pspnet.export.tflite_file import add_metadata
     from keras_pspnet.files import evenly_spaced, write_bytes
     from keras_pspnet.images import resize_image
@@ -110,13 +110,12 @@ def exported(model, train, folder):
     size, labels = model.input.shape[1:3], labels_of(model)
     pictures = [
         resize_image(train.read(index)[0], size)[None]
-        for index in evenly_spaced(range(len(train)), CALIBRATION)
+        for index in evenly_spaced(range(len(train)), CALIBRATION_PICTURES)
     ]
     files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
     with tempfile.TemporaryDirectory() as scratch:
-        converter = Converter(
-            fixed(main_network(model), None), Path(scratch), "classes", labels, lambda: pictures
-        )
+        network = with_fixed_size(main_network(model), None)
+        converter = Converter(network, Path(scratch), "classes", labels, lambda: pictures)
         for kind, file in files.items():
             write_bytes(file, add_metadata(converter.convert(kind), labels, "classes"))
     return files

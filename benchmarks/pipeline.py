@@ -21,10 +21,10 @@ def main():
     from keras_pspnet.data import pipeline
     from keras_pspnet.data.augment import Augmentation
     from keras_pspnet.data.datasets import open_source
+    from keras_pspnet.train import recipes
     from keras_pspnet.train.build import build
-    from keras_pspnet.train.recipes import find_recipe
 
-    recipe = find_recipe("scenes")
+    recipe = recipes.recipe("scenes")
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(320)
     pixels = source.survey().pixels[: len(source.labels)]
     batches = pipeline.training_steps(

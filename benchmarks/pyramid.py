@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
-VARIANTS = {"with the pyramid": "(1, 2, 3, 6)", "without (bins=())": "()"}
+VARIANTS = {"with the pyramid": (1, 2, 3, 6), "without (bins=())": ()}
 SEEDS = (0, 1, 2)
 
 
@@ -47,11 +47,11 @@ def measure(out, bins, seed):
     from keras_pspnet.inference.load import load_model
     from keras_pspnet.inference.segment import segment
     from keras_pspnet.scoring import metrics
-    from keras_pspnet.train.recipes import find_recipe
+    from keras_pspnet.train import recipes
     from keras_pspnet.train.run import fit
 
-    recipe = find_recipe("scenes").change([f"bins={bins}", f"seed={seed}"])
-    run = out / f"bins{len(recipe.bins)}_seed{seed}"
+    recipe = recipes.recipe("scenes", bins=bins, seed=seed)
+    run = out / f"bins{len(bins)}_seed{seed}"
     file = run / "scores.json"
     if not file.exists():
         fit(recipe, run, resume=True)

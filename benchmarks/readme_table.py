@@ -1,8 +1,10 @@
-"""Writes the results table of the README from benchmarks/results/.
+"""Write the tables of docs/results.md and the five figures of README.md from benchmarks/results/.
 
     python benchmarks/readme_table.py [--check]
 
-With --check it only says whether the README is up to date (exit code 1 if not).
+Each block between <!-- NAME: begin --> and <!-- NAME: end --> is replaced. The site's pictures are
+copied into docs/pictures/. With --check nothing is written; the exit code is 1 if something is out
+of date.
 """
 
 import json
@@ -11,23 +13,75 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
+VARIANTS = ("with the pyramid", "without (bins=())")
+PICTURES = ("demo_overview.png", "pyramid.png", "camvid_samples.jpg", "camvid_curves.png")
 
 
 def read(name):
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
-def table():
-    """Markdown: what was measured, on what, with which command."""
+def figures():
+    """Return Markdown lines: five figures for the README."""
+    pyramid, race = read("pyramid")["variants"], read("peers")
+    seconds = {name: row["seconds"] for name, row in race["runtimes"].items()}
+    fastest = fastest_float_peer(race)
+    camvid_best = max(read("camvid")["runs"].values(), key=lambda run: run["mIoU"])
+    small = next(
+        row
+        for row in read("mobile")["networks"].values()
+        if (row["epochs"], row["output_stride"], row["channels"]) == (10, 16, 128)
+    )
+    with_pyramid, without = (pyramid[key]["mIoU"] for key in VARIANTS)
+    rows = [
+        (
+            "mIoU with / without the pyramid, generated scenes",
+            f"{with_pyramid:.3f} / {without:.3f}",
+        ),
+        (
+            f"mIoU on CamVid val, EfficientNet-Lite0, {camvid_best['minutes']:.0f} minutes",
+            f"{camvid_best['mIoU']:.3f}",
+        ),
+    ]
+    for kind in ("float32", "int8"):
+        ours = seconds[f"keras_pspnet {kind}, LiteRT"]
+        rows.append(
+            (
+                f"PSPNet-50 at 473x473, {kind} `.tflite`, two threads",
+                f"{ours:.2f} s, {ours / fastest:.2f} of the fastest float peer",
+            )
+        )
+    rows.append(
+        (
+            "Lite0 on CamVid val, int8 `.tflite`, 369x481",
+            f"mIoU {small['mIoU']['int8']:.3f}, {small['int8']['milliseconds']:.0f} ms, "
+            f"{small['int8']['bytes'] / 1e6:.1f} MB",
+        )
+    )
+    lines = ["| measured on two cores of an AMD EPYC | |", "|---|---|"]
+    return lines + [f"| {name} | {value} |" for name, value in rows]
+
+
+def fastest_float_peer(race) -> float:
+    """Return the seconds of the fastest other runtime in float."""
+    return min(
+        row["seconds"]
+        for name, row in race["runtimes"].items()
+        if "int8" not in name and "keras_pspnet" not in name
+    )
+
+
+def scenes():
+    """Return Markdown lines: the generated scenes, with and without the pyramid."""
     baselines, pyramid, demo = read("scenes_baselines"), read("pyramid"), read("demo")
     rows = [
         ("a classifier that sees one pixel", f"{baselines['pixel']['mIoU']:.3f}", "1"),
         ("a classifier that sees 9x9 pixels", f"{baselines['patch9']['mIoU']:.3f}", "1"),
     ]
+    with_pyramid, without = VARIANTS
     for variant, label in (
-        ("without (bins=())", "PSPNet without its pyramid (`bins=()`)"),
-        ("with the pyramid", "PSPNet"),
+        (without, "PSPNet without its pyramid (`bins=()`)"),
+        (with_pyramid, "PSPNet"),
     ):
         values = pyramid["variants"][variant]
         rows.append((label, f"{values['mIoU']:.3f} ± {values['mIoU_std']:.3f}", "3"))
@@ -36,17 +90,17 @@ def table():
     lines = ["| on held-out generated scenes, 185x185 | mIoU | seeds |", "|---|---:|---:|"]
     lines += [f"| {name} | {score} | {seeds} |" for name, score, seeds in rows]
     gain = pyramid["variants"]
-    classes = gain["with the pyramid"]["classes"]
+    classes = gain[with_pyramid]["classes"]
     lines += ["", "| IoU, mean of 3 seeds | " + " | ".join(classes) + " |"]
     lines.append("|---|" + "---:|" * len(classes))
-    for variant, label in (("with the pyramid", "PSPNet"), ("without (bins=())", "no pyramid")):
+    for variant, label in ((with_pyramid, "PSPNet"), (without, "no pyramid")):
         values = gain[variant]["classes"].values()
         lines.append(f"| {label} | " + " | ".join(f"{value:.2f}" for value in values) + " |")
-    return "\n".join([*lines, "", *camvid(), "", *peers(), *mobile()]) + "\n"
+    return lines
 
 
 def camvid():
-    """Markdown lines: the trainings on CamVid."""
+    """Return Markdown lines: the trainings on CamVid."""
     lines = ["| CamVid validation, 480x360 | weights | epochs | minutes | mIoU | pixel accuracy |"]
     lines.append("|---|---|---:|---:|---:|---:|")
     runs = read("camvid")["runs"].values()
@@ -71,13 +125,9 @@ def camvid():
 
 
 def peers():
-    """Markdown lines: the race against other runtimes."""
+    """Return Markdown lines: the comparison with other runtimes."""
     race = read("peers")
-    fastest = min(
-        row["seconds"]
-        for name, row in race["runtimes"].items()
-        if "int8" not in name and "keras_pspnet" not in name
-    )
+    fastest = fastest_float_peer(race)
     lines = ["| PSPNet-50, 150 classes, 473x473, 2 threads | seconds | of the fastest float peer |"]
     lines.append("|---|---:|---:|")
     for name, row in race["runtimes"].items():
@@ -99,11 +149,8 @@ def peers():
 
 
 def mobile():
-    """Markdown lines: the mobile family, once it was trained."""
-    if not (RESULTS / "mobile.json").exists():
-        return []
+    """Return Markdown lines: the mobile family."""
     lines = [
-        "",
         "| Lite0 on CamVid val | mIoU | in int8 | ms float32 | ms int8 | MB int8 | MB held |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
@@ -120,17 +167,31 @@ def mobile():
     return lines
 
 
+BLOCKS = {
+    "README.md": [figures],
+    "docs/results.md": [scenes, camvid, peers, mobile],
+}
+
+
 def main():
-    path = ROOT / "README.md"
-    text = path.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    new = before + BEGIN + table() + END + after
-    if "--check" in sys.argv:
-        if new != text:
-            sys.exit("README.md: its results table is old; run python benchmarks/readme_table.py")
-        return
-    path.write_text(new)
+    files = {}
+    for name, blocks in BLOCKS.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        for block in blocks:
+            begin, end = (f"<!-- {block.__name__}: {place} -->\n" for place in ("begin", "end"))
+            before, rest = text.split(begin)
+            _, after = rest.split(end)
+            text = "\n".join([before + begin, *block(), "", end + after])
+        files[ROOT / name] = text.encode()
+    for name in PICTURES:
+        files[ROOT / "docs" / "pictures" / name] = (RESULTS / name).read_bytes()
+    old = [path for path, data in files.items() if not path.is_file() or path.read_bytes() != data]
+    if "--check" in sys.argv and old:
+        names = ", ".join(str(path.relative_to(ROOT)) for path in old)
+        sys.exit(f"{names}: out of date; run python benchmarks/readme_table.py")
+    for path in old:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(files[path])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Latency, peak memory, size and delegate coverage of .tflite files.
+"""Measure latency, peak memory, size and delegate coverage of .tflite files.
 
 python export/benchmark.py FILE.tflite ... [--threads 2] [--runs 20] [--json FILE]
 
-Each file runs in a process of its own; with several files they take turns, run after run, so that
-their ratios hold on a machine that is busy at times. Peak memory is what the process holds at most
-above the same process without a file.
+Each file runs in its own process. Several files take turns, run by run, so that a machine that is
+busy at times does not change their ratios. Peak memory is the process's peak minus its memory
+before the file was loaded.
 """
 
 import argparse
@@ -29,16 +29,14 @@ def main(arguments=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("files", metavar="FILE.tflite", nargs="+")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count()), help="(%(default)s)")
-    parser.add_argument(
-        "--warmup", type=int, default=3, help="runs that do not count (%(default)s)"
-    )
-    parser.add_argument("--runs", type=int, default=20, help="runs that do (%(default)s)")
+    parser.add_argument("--warmup", type=int, default=3, help="runs before measuring (%(default)s)")
+    parser.add_argument("--runs", type=int, default=20, help="measured runs (%(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the figures")
     return cli.run(parser.prog, benchmark, parser.parse_args(arguments))
 
 
 def benchmark(options: argparse.Namespace) -> None:
-    """Measures the files, prints a table and writes it."""
+    """Measure the files, print a table and write it to --json."""
     for name, least in (("threads", 1), ("warmup", 0), ("runs", 1)):
         if getattr(options, name) < least:
             given = getattr(options, name)
@@ -67,10 +65,14 @@ def benchmark(options: argparse.Namespace) -> None:
 
 
 def measure(files, threads, warmup, runs) -> dict[str, dict]:
-    """The figures of each file: medians, and what the process holds above an empty one.
+    """Measure files in turns.
+
+    Returns:
+        File -> {"milliseconds": median, "milliseconds_10_90": [10 %, 90 %], "bytes", "peak_bytes",
+        "partitions", "outside"}; the last two are those of `delegation`.
 
     Raises:
-        UserError: a file that cannot be run.
+        UserError: a file cannot be run.
     """
     context = multiprocessing.get_context("spawn")
     workers = {}
@@ -104,12 +106,18 @@ def measure(files, threads, warmup, runs) -> dict[str, dict]:
             process.kill()
 
 
-def _ask(file, pipe, word=None):
-    """A process's answer to a word; at its start, without one."""
+def _ask(file, pipe, request=None):
+    """Send "run" or "end" to a file's process and return its answer.
+
+    Without a request, wait until the process has loaded its file.
+
+    Raises:
+        UserError: the process has died, or it answered with an error.
+    """
     try:
-        with contextlib.suppress(BrokenPipeError):  # its last answer may say why
-            if word:
-                pipe.send(word)
+        with contextlib.suppress(BrokenPipeError):  # the process has ended; it may have said why
+            if request:
+                pipe.send(request)
         answer = pipe.recv()
     except (EOFError, ConnectionError) as error:
         raise UserError(f"{file}: its process died; is there enough memory?") from error
@@ -119,9 +127,8 @@ def _ask(file, pipe, word=None):
 
 
 def _cost(pipe, file, threads) -> None:
-    """One file in a process of its own: a run, and the seconds of it, for each request."""
-    # LiteRT writes lines about its delegates.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    """Load one file and serve requests: "run" returns seconds, "end" memory and delegation."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # LiteRT prints lines about its delegates
     from ai_edge_litert.interpreter import Interpreter
 
     empty = _peak_bytes()
@@ -147,9 +154,9 @@ def _cost(pipe, file, threads) -> None:
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has held."""
+    """Return the peak resident memory of this process."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's getrusage remembers the parent's peak
+    if status.exists():  # on Linux getrusage also counts the parent's peak
         (line,) = (x for x in status.read_text().splitlines() if x.startswith("VmHWM"))
         return 1024 * int(line.split()[1])
     import resource

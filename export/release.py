@@ -1,9 +1,10 @@
-"""A trained model -> a folder for the device team: every format, cards, labels, the runner.
+"""Export a trained model to a folder for the device team: every format, cards, the runner.
 
 python export/release.py MODEL.keras --out DIR --calibration DIR
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -12,18 +13,24 @@ from keras_pspnet.cli import commands
 
 RUNNER = Path(__file__).parent / "on_device" / "segment.py"
 
-README = """# PSPNet, {classes} classes, {height}x{width}
+MARKER = "<!-- Written by keras_pspnet's export/release.py, which may replace this file. -->"
+"""First line of the README, by which a later release knows that it may replace the file."""
+
+README = """{marker}
+
+# PSPNet, {classes} classes, {height}x{width}
 
 Segments RGB pictures into {classes} classes: {names}.
 
 Input `image`: uint8 RGB (1, {height}, {width}, 3), raw camera bytes, no normalisation.
-Output `{output}` under the signature `serving_default`; each file's card says all about it.
+Output `{output}`, signature `serving_default`. The card beside each file has its dtypes, shapes,
+labels, colours, operators, checksum and agreement.
 
-| file | megabytes | pixels equal to the trained model's | XNNPACK takes |
+| file | size (MB) | pixels equal to the Keras model's | XNNPACK delegate |
 |---|---:|---:|---|
 {rows}
 {left_out}
-Run it, with numpy, Pillow and ai-edge-litert alone:
+To run a file, only numpy, Pillow and ai-edge-litert are needed:
 
     pip install numpy "pillow>=10.1" ai-edge-litert
     python segment.py pspnet_float32.tflite IMAGE ... --out DIR
@@ -36,11 +43,18 @@ def main(arguments=None):
     parser.add_argument("--out", metavar="DIR", required=True)
     parser.add_argument("--calibration", metavar="DIR", required=True, help="a folder of pictures")
     cli.add_export_options(parser)
-    return cli.run(parser.prog, release, parser.parse_args(arguments))
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(arguments)
+    options.typed = shlex.join([Path(__file__).name, *arguments])
+    return cli.run(parser.prog, release, options)
 
 
 def release(options: argparse.Namespace) -> None:
-    """Exports every format and adds what a device team needs beside the files."""
+    """Export every available format, and write a README and segment.py beside the files.
+
+    Raises:
+        UserError: the export is refused, or another README.md or segment.py is in the way.
+    """
     import json
 
     from keras_pspnet.errors import UserError
@@ -48,14 +62,15 @@ def release(options: argparse.Namespace) -> None:
     from keras_pspnet.files import read_bytes, write_bytes
 
     out = Path(options.out)
-    for name, ours in ((RUNNER.name, RUNNER.read_bytes()), ("README.md", README.encode())):
+    first_lines = {RUNNER.name: RUNNER.read_bytes().splitlines()[0], "README.md": MARKER.encode()}
+    for name, first_line in first_lines.items():
         file = out / name
-        if file.exists() and (file.is_dir() or read_bytes(file)[:10] != ours[:10]):
+        if file.exists() and (file.is_dir() or read_bytes(file).splitlines()[:1] != [first_line]):
             raise UserError(f"{file}: is in the way; move it or choose another --out")
     options.formats = ",".join(available_formats())
     left_out = [name for name in FORMATS if name not in available_formats()]
     if left_out:
-        left_out = f"Left out: {', '.join(left_out)}; `pip install 'keras-pspnet[mobile]'` first.\n"
+        left_out = f"Left out: {', '.join(left_out)}; run `pip install 'keras-pspnet[mobile]'`.\n"
         print(left_out.strip(), flush=True)
     files = commands.export(options)
     cards = [
@@ -63,6 +78,7 @@ def release(options: argparse.Namespace) -> None:
     ]
     _, height, width, _ = cards[0]["input"]["shape"]
     text = README.format(
+        marker=MARKER,
         classes=len(cards[0]["labels"]),
         names=", ".join(cards[0]["labels"]),
         height=height,
@@ -76,12 +92,14 @@ def release(options: argparse.Namespace) -> None:
 
 
 def row(card) -> str:
-    """A line of the table."""
-    delegate = card.get("delegate")
-    takes = "" if delegate is None else f"{delegate['partitions']} partitions"
-    if delegate and delegate["outside"]:
-        takes += f", all but {len(delegate['outside'])} operators"
-    return f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.4%} | {takes} |"
+    """Return a file's line of the table."""
+    delegate = ""
+    if "delegate" in card:
+        partitions, outside = card["delegate"]["partitions"], card["delegate"]["outside"]
+        delegate = f"{partitions} partitions"
+        if outside:
+            delegate += f", {len(outside)} operators outside"
+    return f"| {card['file']} | {card['bytes'] / 1e6:.1f} | {card['agreement']:.4%} | {delegate} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`python -m keras_pspnet` is the command `keras-pspnet`."""
+"""Run the command `keras-pspnet` as `python -m keras_pspnet`."""
 
 import sys
 

@@ -1,12 +1,12 @@
-"""The device contract: the names and dtypes that every exported file keeps."""
-
-from __future__ import annotations
+"""Names that every exported file keeps: signature, input, outputs, labels."""
 
 SIGNATURE = "serving_default"
 
 INPUT = "image"
+"""uint8 RGB, (1, H, W, 3)."""
 
 OUTPUTS = ("classes", "logits", "probabilities")
+"""A model has one of them: class ids (1, H, W), or float32 scores (1, H, W, classes)."""
 
 LABELS_FILE = "labels.json"
 """In a SavedModel's assets.extra, attached to a .tflite file, in the metadata of an ONNX file."""

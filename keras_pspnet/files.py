@@ -1,7 +1,6 @@
-"""Files in and out: what comes in is checked, what goes out is whole or not there at all."""
+"""Write files atomically; make folders; name outputs."""
 
-from __future__ import annotations
-
+import collections
 import contextlib
 import errno
 import itertools
@@ -15,7 +14,11 @@ from keras_pspnet.errors import UserError
 
 
 def read_bytes(path) -> bytes:
-    """The content of a file, or one line that says why not."""
+    """Return the content of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -23,48 +26,53 @@ def read_bytes(path) -> bytes:
 
 
 def unique_stems(paths) -> list[str]:
-    """A name for what belongs to each file: its stem, or more where that is taken."""
-    names = []
+    """Return one output name for each path, no two of them equal.
+
+    A path gets its stem; if that is taken, its full file name; if that is taken too, the first
+    free one of stem_2, stem_3, and so on. Names are compared by `str.casefold`, since file
+    systems that ignore case would write a.png over A.png.
+    """
+    names = {}
+    numbers = collections.defaultdict(lambda: itertools.count(2))
     for path in map(Path, paths):
-        numbered = (f"{path.stem}_{number}" for number in itertools.count(2))
+        numbered = (f"{path.stem}_{number}" for number in numbers[path.stem.casefold()])
         choices = itertools.chain((path.stem, path.name), numbered)
-        names.append(next(name for name in choices if name not in names))
-    return names
+        name = next(name for name in choices if name.casefold() not in names)
+        names[name.casefold()] = name
+    return list(names.values())
 
 
-def evenly_spaced(items, most: int) -> list:
-    """At most so many of them, evenly from the first on."""
-    count = min(len(items), most)
+def evenly_spaced(items, count: int) -> list:
+    """Return at most `count` items, evenly spaced, starting with the first."""
+    count = min(len(items), count)
     return [items[i * len(items) // count] for i in range(count)]
 
 
 def writable_folder(path) -> Path:
-    """Checks that a folder is there, or can be made, and can be written; makes nothing that stays.
+    """Check that files can be written to a folder, or that it can be made; create nothing.
 
     Raises:
         UserError: a file is in the way, or the file system refuses.
     """
     path = Path(path)
-    there = path
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"{path}: cannot be a folder, {there} is a file; choose another place")
+    existing = next((place for place in (path, *path.parents) if place.exists()), path)
+    if not existing.is_dir():
+        raise UserError(f"{path}: cannot be a folder, {existing} is a file; choose another place")
     try:
-        with tempfile.TemporaryFile(dir=there):
+        with tempfile.TemporaryFile(dir=existing):
             return path
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def temporary_beside(path: Path) -> Path:
-    """The name under which `path` is written before it takes its place; one for each target."""
+    """Return the name under which `path` is written before it replaces the old file."""
     return path.with_name(f".{path.name}.partial")
 
 
 @contextlib.contextmanager
 def folder_or_nothing(folder: Path) -> Iterator[None]:
-    """Makes a folder, and takes away what it made if the files inside cannot be written."""
+    """Create a folder; if the block raises, remove the folders that this call created."""
     made = [folder for folder in (folder, *folder.parents) if not folder.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +85,9 @@ def folder_or_nothing(folder: Path) -> Iterator[None]:
 
 
 def write_bytes(path, data: bytes) -> None:
-    """Replaces a file at once: a reader, or a run that is killed, sees the old or the new one.
+    """Write a file atomically: readers, also after a kill, find the old content or the new.
+
+    Missing folders are created.
 
     Raises:
         UserError: the file system refuses (full, read-only); the old file stays as it was.
@@ -86,7 +96,7 @@ def write_bytes(path, data: bytes) -> None:
 
 
 def write_together(contents: dict[Path, bytes]) -> None:
-    """Replaces files that belong together; the first only when all of them are on the disk.
+    """Write several files; replace the old ones only when all new ones are on the disk.
 
     Raises:
         UserError: one of them cannot be written; the old files stay as they were.
@@ -114,5 +124,5 @@ def write_together(contents: dict[Path, bytes]) -> None:
 
 
 def write_json(path, value) -> None:
-    """`write_bytes` of readable JSON."""
+    """Write a value as indented JSON, atomically; raises as `write_bytes`."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

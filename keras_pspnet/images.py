@@ -1,10 +1,10 @@
-"""Pictures and masks: read, check, resize."""
+"""Read, list, check and resize pictures and masks."""
 
-from __future__ import annotations
-
+import contextlib
 import numbers
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,60 +12,16 @@ from PIL import Image, ImageOps
 
 from keras_pspnet.errors import UserError
 
-
-def as_picture(image) -> np.ndarray:
-    """A picture as uint8 RGB (H, W, 3), from a path or from an array of numbers in 0..255.
-
-    Raises:
-        UserError: a path that is no readable picture, an array of another shape.
-    """
-    if isinstance(image, (str, os.PathLike)):
-        return read_image(image)
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
-    if image.dtype != np.uint8:
-        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return image
-
-
-def resize_image(image, size):
-    """A uint8 picture resized to (H, W), bilinear, antialiased where it shrinks."""
-    if image.shape[:2] == tuple(size):
-        return image
-    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-
-
-def resize_nearest(classes, size):
-    """Class ids resized to (H, W) without inventing any."""
-    rows, columns = (
-        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, classes.shape)
-    )
-    return classes[rows[:, None], columns]
-
-
-def check_size(size, name="size") -> None:
-    """Whether a size is one, or None.
-
-    Raises:
-        UserError: it is not.
-    """
-    if size is None:
-        return
-    pair = isinstance(size, (tuple, list)) and len(size) == 2
-    if not pair or not all(isinstance(side, numbers.Integral) and side >= 1 for side in size):
-        raise UserError(f"{name} {size!r} is not (H, W) in pixels, both whole and at least 1")
-
-
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
-"""RGB in 0..255 of ImageNet's pictures, as semseg's tool/train.py has them."""
+"""RGB in 0..255 of ImageNet's pictures (semseg tool/train.py)."""
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+"""File name endings of pictures, in lower case."""
 
 
 def read_image(path, name=None) -> np.ndarray:
-    """A picture as uint8 RGB (H, W, 3), whatever its mode, turned as its EXIF says.
+    """Read a picture of any mode as uint8 RGB (H, W, 3), rotated as its EXIF says.
 
     Args:
         path: its path, or a binary file.
@@ -74,24 +30,15 @@ def read_image(path, name=None) -> np.ndarray:
     Raises:
         UserError: no such file, not a picture, or truncated.
     """
-    name = name or path
-    try:
-        with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
-                image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
-            return np.asarray(image.convert("RGB"))
-    except FileNotFoundError as error:
-        raise UserError(f"{name}: no such file") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"{name}: not a readable picture ({reason}); replace or remove it"
-        ) from error
+    with _opened(path, name or path, "picture") as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+        return np.asarray(image.convert("RGB"))
 
 
 def read_mask(path, name=None) -> np.ndarray:
-    """A mask's raw ids as uint8 (H, W): an 8-bit grey, palette or 1-bit picture.
+    """Read the raw ids of a mask, uint8 (H, W), from an 8-bit grey, palette or 1-bit picture.
 
     Args:
         path: its path, or a binary file.
@@ -101,35 +48,47 @@ def read_mask(path, name=None) -> np.ndarray:
         UserError: no such file, not a picture, truncated, or of another kind.
     """
     name = name or path
+    with _opened(path, name, "mask") as image:
+        if image.format in ("JPEG", "WEBP"):
+            raise UserError(
+                f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
+            )
+        if image.mode not in ("L", "P", "1"):
+            raise UserError(
+                f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
+                "values are class ids"
+            )
+        packed = str(image.tile[0].args) if image.tile else ""
+        # Pillow scales 2- and 4-bit grey to 0..255, which is right for pictures only.
+        scale = {"L;2": 85, "L;4": 17}.get(packed, 1)
+        return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8) // scale
+
+
+@contextlib.contextmanager
+def _opened(path, name, kind) -> Iterator[Image.Image]:
+    """Open a picture and close it after the block; turn Pillow's errors into a UserError."""
     try:
         with Image.open(path) as image:
-            if image.format in ("JPEG", "WEBP"):
-                raise UserError(
-                    f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
-                )
-            if image.mode not in ("L", "P", "1"):
-                raise UserError(
-                    f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
-                    "values are class ids"
-                )
-            packed = str(image.tile[0].args) if image.tile else ""
-            # Pillow spreads 2- and 4-bit grey over 0..255, which is right for pictures alone.
-            spread = {"L;2": 85, "L;4": 17}.get(packed, 1)
-            return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8) // spread
+            yield image
     except UserError:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{name}: not a readable mask ({reason}); replace it") from error
+        raise UserError(f"{name}: not a readable {kind} ({reason}); replace it") from error
+
+
+def is_picture(file: Path) -> bool:
+    """Return True if the file name is that of a picture; hidden files (macOS's ._a.png) are not."""
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The picture files of a folder, in order.
+    """Return the picture files of a folder, sorted by name.
 
     Raises:
-        UserError: no such folder, or none in it.
+        UserError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with pictures")
@@ -139,13 +98,8 @@ def pictures_in(folder: Path) -> list[Path]:
     return found
 
 
-def is_picture(file: Path) -> bool:
-    """By its name; hidden files, as macOS leaves them beside pictures, are none."""
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
-
-
 def list_images(*paths) -> list[Path]:
-    """The pictures named, and those inside the folders named, in order.
+    """Return the files among `paths` and the pictures in the folders among them, in order.
 
     Raises:
         UserError: a path that does not exist, a folder without pictures.
@@ -159,3 +113,49 @@ def list_images(*paths) -> list[Path]:
         else:
             raise UserError(f"{path}: no such file or folder")
     return found
+
+
+def as_picture(image) -> np.ndarray:
+    """Return a picture as uint8 RGB (H, W, 3), from a path or an array of numbers in 0..255.
+
+    Floats are rounded; values outside 0..255 are clipped.
+
+    Raises:
+        UserError: a path that is not a readable picture, an array of another shape.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(image)
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
+    if image.dtype != np.uint8:
+        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return image
+
+
+def resize_image(image, size):
+    """Resize a uint8 picture to (H, W): bilinear, with antialiasing where it shrinks."""
+    if image.shape[:2] == tuple(size):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def resize_nearest(classes, size):
+    """Resize class ids (h, w) to (H, W) by nearest neighbour, sampled at pixel centres."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, classes.shape)
+    )
+    return classes[rows[:, None], columns]
+
+
+def check_size(size, name="size") -> None:
+    """Check that a size is None or a pair (H, W) of whole numbers, at least 1.
+
+    Raises:
+        UserError: it is anything else; the message calls it `name`.
+    """
+    if size is None:
+        return
+    pair = isinstance(size, (tuple, list)) and len(size) == 2
+    if not pair or not all(isinstance(side, numbers.Integral) and side >= 1 for side in size):
+        raise UserError(f"{name} {size!r} is not (H, W) in pixels, both whole and at least 1")

@@ -4,8 +4,6 @@ None of them is promised to stay. `tests/test_private_api.py` fails when one cha
 bounds of keras and tensorflow in pyproject.toml are the versions for which it passes.
 """
 
-from __future__ import annotations
-
 
 def run_through_graph(model, inputs, call_fn):
     """Call every operation of a functional model anew, in order, through `call_fn`.

@@ -1,78 +1,74 @@
-"""Progress with an estimate: a bar in a terminal, a line now and then in a log."""
+"""Show the progress of long work: a bar in a terminal, a line every ten seconds in a log."""
 
-from __future__ import annotations
-
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
 LINE_SECONDS = 10.0
+"""Minimum time between two lines of a log."""
 
 
 class Meter:
-    """Counts steps of a known total and says how far it is.
+    """Count finished steps and estimate the time left.
+
+    The estimate comes from the last 1000 calls of `advance` (the length of rich's history). The
+    time before the first call is left out, because the first step also builds and traces.
 
     Args:
-        what: the activity, as "training".
-        total: steps in all.
-        done: steps that were done before.
-        work: what so many steps from the start cost, where some cost more than others.
+        what: name of the activity, such as "training".
+        total: number of steps.
+        done: number of steps finished before, by a run that is resumed.
+        cost: returns the cumulative cost of the first n steps, for steps of unequal cost.
     """
 
-    def __init__(self, what: str, total: int, done: int = 0, work: Callable[[int], float] = float):
+    def __init__(self, what: str, total: int, done: int = 0, cost: Callable[[int], float] = float):
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-        self.what, self.total, self.done, self.work = what, total, done, work
-        self.first = None  # (seconds, steps) after the first step, which also builds and traces
+        self.what, self.total, self.done, self.cost = what, total, done, cost
         self.last_line = time.monotonic()
-        # Plain lines in a notebook too: Jupyter shows what rich makes of them one box a line, and
-        # keeps every state of a bar.
+        # Jupyter shows each line of a rich console in a box and keeps every state of a bar, so a
+        # notebook gets plain lines.
         notebook = Console().is_jupyter
         self.console = Console(highlight=False, force_jupyter=False)
-        self.bar = None
         # isatty: with FORCE_COLOR, as in a notebook's kernel, rich takes a pipe for a terminal.
-        if sys.stdout.isatty() and self.console.is_terminal and not notebook:
-            self.bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.completed}/{task.total} {task.fields[note]}"),
-                TextColumn("{task.fields[left]}"),
-                console=self.console,
-            )
-            self.task = self.bar.add_task(what, total=total, completed=done, note="", left="")
-            self.bar.start()
+        self.live = sys.stdout.isatty() and self.console.is_terminal and not notebook
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            get_time=time.monotonic,
+            speed_estimate_period=math.inf,
+            disable=not self.live,
+        )
+        note = f"{done}/{total}"
+        self.task = self.bar.add_task(what, total=cost(total), completed=cost(done), note=note)
+        self.bar.start()
 
     def advance(self, note: str = "", steps: int = 1) -> None:
-        """Some more steps are done."""
+        """Count `steps` more finished steps and show `note` beside the count."""
         self.done += steps
+        note = f"{self.done}/{self.total}  {note}"
+        self.bar.update(self.task, completed=self.cost(self.done), note=note)
         now = time.monotonic()
-        if self.first is None:
-            self.first = now, self.done
-        if self.bar:
-            left = self._estimate(now)
-            self.bar.update(self.task, completed=self.done, note=note, left=left)
-        elif now - self.last_line >= LINE_SECONDS and self.done < self.total:
-            self.last_line = now
-            self.say(f"{self.what} {self.done}/{self.total}  {note}  {self._estimate(now)}")
-
-    def _estimate(self, now) -> str:
-        seconds, done = now - self.first[0], self.work(self.done) - self.work(self.first[1])
-        left = self.work(self.total) - self.work(self.done)
-        return f"{clock(seconds / done * left)} left" if done else ""
+        if not self.live and now - self.last_line >= LINE_SECONDS and self.done < self.total:
+            self.last_line, left = now, self.bar.tasks[0].time_remaining
+            self.say(f"{self.what} {note}  {'' if left is None else f'{clock(left)} left'}")
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a line, above the bar if there is one."""
         self.console.print(line, markup=False, soft_wrap=True)
 
     def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self.bar:
-            self.bar.stop()
+        """Stop the bar and restore the terminal."""
+        self.bar.stop()
 
 
 def track(items: Iterable, what: str, total: int) -> Iterator:
-    """Passes items on and shows how many are done."""
+    """Yield `items` and show how many of `total` are done, under the name `what`."""
     meter = Meter(what, total)
     try:
         for item in items:
@@ -83,7 +79,7 @@ def track(items: Iterable, what: str, total: int) -> Iterator:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
+    """Return seconds as H:MM:SS, or M:SS below an hour."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,8 +1,7 @@
-"""Pictures a person would want to look at: overlays, legends, rows side by side."""
-
-from __future__ import annotations
+"""Draw pictures for people: class colours, overlays, legends, sheets of pictures."""
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -10,16 +9,15 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_pspnet.files import write_bytes
 from keras_pspnet.labels import IGNORE, LabelSet
 
-INK, PAPER, QUIET = (32, 33, 36), (255, 255, 255), (95, 99, 104)
+INK, QUIET, EDGE = "#202124", "#5f6368", "#a0a0a0"
+"""Colours of text, of secondary text, and of a swatch's outline."""
 
-
-def font(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own scalable font."""
-    return ImageFont.load_default(size)
+GAP, LINE = 8, 22
+"""Pixels between the pictures of a sheet, and from one of its lines of text to the next."""
 
 
 def colorize(mask, labels: LabelSet) -> np.ndarray:
-    """(H, W) class ids -> (H, W, 3) uint8 colours; void is black."""
+    """Paint class ids (H, W) in their colours, (H, W, 3) uint8; void is black."""
     mask = np.asarray(mask)
     colors = np.zeros((max(int(mask.max(initial=0)), IGNORE) + 1, 3), np.uint8)
     colors[: len(labels)] = labels.colors[: len(colors)]
@@ -29,11 +27,16 @@ def colorize(mask, labels: LabelSet) -> np.ndarray:
 
 
 def overlay(image, mask, labels: LabelSet, opacity=0.55) -> np.ndarray:
-    """The picture under its class colours, with a light line where classes meet.
+    """Blend a picture with its class colours and draw a light line where classes meet.
 
     Args:
         image: (H, W, 3) uint8.
-        mask: (H, W) class ids; void pixels show the picture, darkened.
+        mask: (H, W) class ids; void pixels are darkened.
+        labels: the classes.
+        opacity: weight of the class colours, 0..1.
+
+    Returns:
+        (H, W, 3) uint8.
     """
     mask = np.asarray(mask)
     mixed = (1 - opacity) * image + opacity * colorize(mask, labels)
@@ -45,120 +48,169 @@ def overlay(image, mask, labels: LabelSet, opacity=0.55) -> np.ndarray:
 
 
 def legend(mask, labels: LabelSet, height: int, most: int = 16) -> np.ndarray:
-    """A column that names the classes of a mask, largest first, with their share of the pixels."""
-    counts = np.bincount(np.asarray(mask).ravel(), minlength=len(labels))
-    names = [*labels.names]
-    shares = [(counts[index] / counts.sum(), names[index], labels.colors[index])
-              for index in range(len(labels)) if counts[index]]  # fmt: skip
-    shares.sort(key=lambda entry: -entry[0])
-    largest = max(30, height // 24)  # a photograph is looked at from further away
-    row = int(np.clip(height / max(min(len(shares), most) + 1, 1), 14, largest))
-    shown = max(min(most, height // row - 1), 1)
-    rest = sum(share for share, _, _ in shares[shown:])
-    lines = [(color, f"{name}", f"{_percent(share)}") for share, name, color in shares[:shown]]
-    if rest:
-        lines.append(((200, 200, 200), f"{len(shares) - shown} more", _percent(rest)))
+    """Draw a column with the classes of a mask, largest first, and their shares of the pixels.
 
-    text = font(int(row * 0.55))
-    name_width = max((text.getlength(name) for _, name, _ in lines), default=0)
+    Args:
+        mask: (H, W) class ids; void has no line.
+        labels: the classes.
+        height: height of the column in pixels.
+        most: maximum number of classes; a last line sums up the others.
+
+    Returns:
+        (height, W, 3) uint8.
+    """
+    counts = np.bincount(np.asarray(mask).ravel(), minlength=len(labels))
+    shares = counts[: len(labels)] / counts.sum()
+    present = [n for n in np.argsort(-shares, kind="stable") if shares[n]]
+    largest = max(30, height // 24)  # a photograph is looked at from further away
+    row = int(np.clip(height / max(min(len(present), most) + 1, 1), 14, largest))
+    shown = max(min(most, height // row - 1), 1)
+    lines = [(labels.colors[n], labels.names[n], _percent(shares[n])) for n in present[:shown]]
+    if rest := present[shown:]:
+        lines.append(((200, 200, 200), f"{len(rest)} more", _percent(shares[rest].sum())))
+
+    font = ImageFont.load_default(int(row * 0.55))
+    name_width = max((font.getlength(name) for _, name, _ in lines), default=0)
     width = int(row * 1.4 + name_width + row * 2.6)
-    canvas = Image.new("RGB", (width, height), PAPER)
+    canvas = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(canvas)
     for index, (color, name, share) in enumerate(lines):
         top = row // 3 + index * row
         box = (row // 3, top + row // 6, row // 3 + int(row * 0.7), top + int(row * 0.83))
-        draw.rectangle(box, fill=tuple(color), outline=(160, 160, 160))
-        draw.text((int(row * 1.3), top + row / 2), name, fill=INK, font=text, anchor="lm")
-        draw.text((width - row // 3, top + row / 2), share, fill=QUIET, font=text, anchor="rm")
+        draw.rectangle(box, fill=tuple(color), outline=EDGE)
+        draw.text((int(row * 1.3), top + row / 2), name, fill=INK, font=font, anchor="lm")
+        draw.text((width - row // 3, top + row / 2), share, fill=QUIET, font=font, anchor="rm")
     return np.asarray(canvas)
 
 
 def _percent(share: float) -> str:
-    return "< 1 %" if share < 0.01 else f"{share:.0%}".replace("%", " %")
+    """Format a share as a whole percentage; below one it is "< 1 %"."""
+    return "< 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
 def enlarge(array, height: int) -> np.ndarray:
-    """Repeats the pixels of a small picture or mask until it is about `height` high."""
-    # Within a width that screens have: a strip of a few rows stays a strip.
+    """Repeat the pixels of a picture or mask a whole number of times, up to about `height` rows.
+
+    The result is at most 2000 pixels wide, unless the array is wider; nothing is made smaller.
+    """
     factor = max(min(round(height / array.shape[0]), 2000 // array.shape[1]), 1)
     return array.repeat(factor, 0).repeat(factor, 1)
 
 
 def overlay_with_legend(image, mask, labels: LabelSet) -> np.ndarray:
-    """What `predict` writes: the overlay with its legend beside it, about 480 pixels or higher."""
+    """Draw an overlay with its legend beside it; small pictures are enlarged to about 480 rows.
+
+    Args:
+        image: (H, W, 3) uint8.
+        mask: (H, W) class ids.
+        labels: the classes.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
     shown = overlay(enlarge(image, 480), enlarge(mask, 480), labels)
     return np.concatenate([shown, legend(mask, labels, shown.shape[0])], axis=1)
 
 
 def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None, tile=185):
-    """A sheet of pictures: one list of (H, W, 3) arrays a row, a title above each column.
+    """Draw a sheet of pictures: each list of the table is a row, with a title above each column.
 
     Args:
-        table: rows of pictures; each is scaled to `tile` pixels of height.
-        titles: one a column.
+        table: rows of (H, W, 3) uint8 pictures, at most one for each title.
+        titles: titles of the columns.
         heading: a line at the top.
         notes: lines at the foot.
-        labels: adds a legend of all classes below the pictures.
+        labels: adds a legend of all classes and void below the pictures.
+        tile: height in pixels to which higher pictures are reduced; lower ones are enlarged a
+            whole number of times, to about this height.
 
     Returns:
         (H, W, 3) uint8.
     """
-    gap = 8
-    tiles = [[_fit(picture, tile) for picture in row] for row in table]
-    widths = [max(row[i].shape[1] for row in tiles) for i in range(len(titles))]
-    texts = [font(20).getlength(heading), *(font(14).getlength(note) for note in notes)]
-    width = max(sum(widths) + gap * (len(widths) + 1), 2 * gap + int(max(texts)))
-    swatches = _swatches(labels, width) if labels else []
-    head = 40 if heading else 6
-    legend_height = 24 * (1 + max(line for line, *_ in swatches)) + 8 if swatches else 0
-    bottom = head + 24 + len(tiles) * (tile + gap)
-    canvas = Image.new("RGB", (width, bottom + legend_height + 22 * len(notes) + gap), PAPER)
-    draw = ImageDraw.Draw(canvas)
+    # matplotlib warns of each character that its fonts lack; such a character is drawn as a box.
+    with warnings.catch_warnings(action="ignore", category=UserWarning):
+        return _sheet(table, titles, heading, notes, labels, tile)
+
+
+def _sheet(table, titles, heading, notes, labels, tile) -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.patches import Rectangle
+    from matplotlib.transforms import IdentityTransform
+
+    # Positions are pixels from the lower left corner: pictures stay sharp, and the sheet can grow
+    # upwards. At 72 dpi a point is a pixel.
+    figure = Figure(dpi=72, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    pixels = {"transform": IdentityTransform()}
+
+    def length(text, size=13):
+        font = FontProperties(size=size)
+        return int(canvas.get_renderer().get_text_width_height_descent(text, font, False)[0]) + 1
+
+    def write(text, left, bottom, color=QUIET, size=13):
+        figure.text(left, bottom + 6, text, color=color, size=size, parse_math=False, **pixels)
+
+    table = [[_to_height(picture, tile) for picture in row] for row in table]
+    columns = [[row[n].shape[1] for row in table if n < len(row)] for n in range(len(titles))]
+    widths = [max([length(title), *column]) for title, column in zip(titles, columns)]
+    lefts = [GAP + sum(widths[:n]) + GAP * n for n in range(len(widths))]
+    texts = [length(heading, 18), *map(length, notes)]
+    width = max(GAP + sum(widths) + GAP * len(widths), max(texts) + 2 * GAP)
+
+    height = GAP
+    for note in reversed(notes):
+        write(note, GAP, height)
+        height += LINE
+    if labels:
+        classes = [*zip(labels.names, labels.colors), ("void", (0, 0, 0))]
+        cell = max(length(name) for name, _ in classes) + 40
+        width = max(width, cell + GAP)
+        in_line = (width - GAP) // cell
+        lines = -(-len(classes) // in_line)
+        for index, (name, color) in enumerate(classes):
+            left = GAP + index % in_line * cell
+            bottom = height + (lines - 1 - index // in_line) * LINE
+            box = Rectangle((left, bottom + 3), 16, 16, fc=np.divide(color, 255), ec=EDGE, **pixels)
+            figure.add_artist(box)
+            write(name, left + 22, bottom, INK)
+        height += lines * LINE + GAP
+    for row in reversed(table):
+        top = height + max(len(picture) for picture in row)
+        for left, picture in zip(lefts, row):
+            figure.figimage(picture, left, top - len(picture))
+        height = top + GAP
+    for left, title in zip(lefts, titles):
+        write(title, left, height - GAP)
+    height += LINE
     if heading:
-        draw.text((gap, 20), heading, fill=INK, font=font(20), anchor="lm")
-    for r, row in enumerate(tiles):
-        left = gap
-        for c, picture in enumerate(row):
-            if r == 0:
-                draw.text((left, head + 12), titles[c], fill=QUIET, font=font(14), anchor="lm")
-            canvas.paste(Image.fromarray(picture), (left, head + 24 + r * (tile + gap)))
-            left += widths[c] + gap
-    for line, left, color, name in swatches:
-        top = bottom + 24 * line
-        draw.rectangle((left, top + 4, left + 16, top + 20), fill=color, outline=(160, 160, 160))
-        draw.text((left + 22, top + 12), name, fill=INK, font=font(14), anchor="lm")
-    for index, note in enumerate(notes):
-        top = bottom + legend_height + 22 * index + 11
-        draw.text((gap, top), note, fill=QUIET, font=font(14), anchor="lm")
-    return np.asarray(canvas)
+        write(heading, GAP, height - GAP, INK, 18)
+        height += LINE
+
+    # The canvas rounds its size down.
+    figure.set_size_inches((width + 0.5) / 72, (height + 0.5) / 72)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _fit(picture, height):
-    if picture.shape[0] == height:
-        return picture
-    width = max(round(picture.shape[1] * height / picture.shape[0]), 1)
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
-
-
-def _swatches(labels, width):
-    """(line, left, colour, name) of each class and of void, wrapped at the sheet's width."""
-    placed, line, left = [], 0, 8
-    for name, color in [*zip(labels.names, labels.colors), ("void", (0, 0, 0))]:
-        needed = 22 + int(font(14).getlength(name)) + 18
-        if left + needed > width and left > 8:
-            line, left = line + 1, 8
-        placed.append((line, left, tuple(color), name))
-        left += needed
-    return placed
+def _to_height(picture, height):
+    if len(picture) <= height:
+        return enlarge(picture, height)
+    size = (max(round(picture.shape[1] * height / len(picture)), 1), height)
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 
 def png(array) -> bytes:
-    """A uint8 picture as PNG."""
+    """Encode a uint8 picture as PNG."""
     return _encode(Image.fromarray(array))
 
 
 def class_png(mask, labels: LabelSet) -> bytes:
-    """Class ids as PNG: pixel values are ids, shown in the labels' colours (16 bits beyond 256)."""
+    """Encode class ids as PNG: pixel values are the ids.
+
+    uint8 ids become a palette picture in the labels' colours, other ids 16-bit grey.
+    """
     mask = np.asarray(mask)
     if mask.dtype != np.uint8:
         return _encode(Image.fromarray(mask.astype(np.uint16)))
@@ -174,5 +226,5 @@ def _encode(image) -> bytes:
 
 
 def save_png(path, array) -> None:
-    """Writes a uint8 picture."""
+    """Write a uint8 picture as PNG, atomically."""
     write_bytes(path, png(array))

@@ -1,4 +1,6 @@
 import os
+import random
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -11,9 +13,12 @@ from keras_pspnet.errors import UserError
 
 @pytest.fixture(autouse=True)
 def seeded():
-    import keras
-
-    keras.utils.set_random_seed(0)
+    """Seed every random generator; Keras only if it is imported, as the ground runs without it."""
+    random.seed(0)
+    np.random.seed(0)
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

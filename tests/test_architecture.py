@@ -221,5 +221,5 @@ def test_the_tree_in_contributing_is_the_one_on_the_disk():
             named.add(name if depth == 2 else folder + name)
     there = (path for path in PACKAGE.rglob("*") if path.is_file())
     on_disk = {str(p.relative_to(PACKAGE)) for p in there if "__pycache__" not in p.parts}
-    lazy = {f"{name}/__init__.py" for name in ARROWS} - {"scenes/__init__.py", "cli/__init__.py"}
-    assert named == on_disk - lazy - {"__init__.py"} | {"__init__.py"}
+    doors = {f"{name}/__init__.{kind}" for name in ARROWS for kind in ("py", "pyi")}
+    assert named == on_disk - (doors - {"scenes/__init__.py", "cli/__init__.py"})

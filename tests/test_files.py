@@ -1,10 +1,12 @@
-"""Pictures and masks come in checked; files go out whole or not at all."""
+"""Pictures and masks are read and checked; files are written atomically."""
 
 import io
 import os
 import subprocess
 import sys
+import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,7 +175,7 @@ def test_bytes_are_written_with_their_folders_and_nothing_beside(tmp_path):
 
 FULL_DISK = """
 import resource, sys
-from keras_pspnet import files
+from keras_pspnet import errors, files
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     files.write_bytes(sys.argv[1], b"new" * 1000)
@@ -267,6 +269,31 @@ def test_a_folder_that_cannot_be_written_gets_one_line(refused):
 def test_names_for_files_of_one_name_differ():
     paths = ["a/x.png", "b/x.png", "a/x.jpg", "c/x.png", "y.png"]
     assert files.unique_stems(paths) == ["x", "x.png", "x.jpg", "x_2", "y"]
+    paths = ["a/x.png", "b/x.png", "x_2.jpg", "c/x.png", "d/x.png", "x_2.jpg", "e/x.png"]
+    expected = ["x", "x.png", "x_2", "x_3", "x_4", "x_2.jpg", "x_5"]
+    assert files.unique_stems(map(Path, paths)) == expected
+    assert files.unique_stems([]) == []
+
+
+def test_names_that_differ_in_case_only_are_the_same_name():
+    """They would be one file where the file system ignores case."""
+    paths = ["one/A.png", "two/a.png", "three/a.PNG", "four/A.png", "B.jpg", "b.png"]
+    assert files.unique_stems(paths) == ["A", "a.png", "a_2", "A_3", "B", "b.png"]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        [f"pictures/{index:05d}.jpg" for index in range(20_000)],
+        [f"{index}/frame.png" for index in range(2_000)],
+    ],
+    ids=["different", "equal"],
+)
+def test_naming_many_files_takes_no_time(paths):
+    start = time.process_time()
+    names = files.unique_stems(paths)
+    assert time.process_time() - start < 1
+    assert len({name.lower() for name in names}) == len(paths)
 
 
 @pytest.mark.parametrize("bits", [2, 4])

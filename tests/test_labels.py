@@ -5,7 +5,18 @@ import json
 import numpy as np
 import pytest
 
-from keras_pspnet.labels import CAMVID, SCENES, LabelSet, load_labels, voc_palette
+from keras_pspnet.labels import (
+    ADE20K,
+    CAMVID,
+    CITYSCAPES,
+    CITYSCAPES_RAW,
+    NAMED,
+    SCENES,
+    VOC2012,
+    LabelSet,
+    load_labels,
+    voc_palette,
+)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +51,13 @@ def test_ids_become_numbers():
         ({}, "names"),
         ([], "names"),
         ({"names": "road"}, "names"),
-        ({"names": ["a", "a\nb", "a\nb"]}, "twice"),
+        ({"names": ["a", "b", "b"]}, "the name 'b' appears twice"),
+        ({"names": ["a", "a\nb"]}, r"the name 'a\nb' is not one line"),
+        ({"names": ["a", "b\n"]}, "is not one line"),
+        ({"names": ["a\rb"]}, "is not one line"),
+        ({"names": ["a\u2028b"]}, "is not one line"),
+        ({"names": ["a", ""]}, "the name '' is not one line"),
+        ({"names": [" ", "b"]}, "the name ' ' is not one line"),
         ({"names": ["a"], "colors": [[0, 0, 0], [1, 1, 1]]}, "2 colors for 1"),
         ({"names": ["a"], "colors": [[0, 0, 256]]}, "0..255"),
         ({"names": ["a"], "colors": [[0, 0]]}, "[r, g, b]"),
@@ -61,6 +78,40 @@ def test_ids_become_numbers():
 def test_a_config_that_means_nothing_gets_one_line(refused, config, says):
     message = refused(LabelSet.from_config, config)
     assert message.startswith("labels: ") and says in message
+
+
+def test_label_sets_can_be_dict_keys():
+    """With and without ids; equal ones have equal hashes whatever the order of their ids."""
+    sets = {labels: name for name, labels in {**NAMED, "raw": CITYSCAPES_RAW}.items()}
+    assert sets[ADE20K] == "ade20k" and sets[CITYSCAPES] == "cityscapes"
+    assert sets[CITYSCAPES_RAW] == "raw" and len(sets) == 6
+    one, other = (LabelSet(("a", "b"), ids=ids) for ids in ({1: 0, 2: 1}, {2: 1, 1: 0}))
+    assert one == other and hash(one) == hash(other)
+    assert one != LabelSet(("a", "b"), ids={1: 1, 2: 0}) and one != LabelSet(("a", "b"))
+
+
+def test_the_published_tables():
+    """Sizes, first and last rows, mask values, as each data set's authors publish them."""
+    assert list(NAMED) == ["ade20k", "camvid", "cityscapes", "scenes", "voc2012"]
+    assert [len(labels) for labels in NAMED.values()] == [150, 11, 19, 12, 21]
+    rows = [(ADE20K, 0, "wall", (120, 120, 120)), (ADE20K, 149, "flag", (92, 0, 255))]
+    rows += [(CAMVID, 3, "Road", (128, 64, 128)), (CAMVID, 10, "Bicyclist", (0, 128, 192))]
+    rows += [(CITYSCAPES, 0, "road", (128, 64, 128)), (CITYSCAPES, 18, "bicycle", (119, 11, 32))]
+    rows += [(VOC2012, 0, "background", (0, 0, 0)), (VOC2012, 20, "tvmonitor", (0, 64, 128))]
+    for labels, index, name, color in rows:
+        assert (labels.names[index], labels.colors[index]) == (name, color)
+    assert ADE20K.ignore == 0 and ADE20K.ids == {index + 1: index for index in range(150)}
+    assert [labels.ignore for labels in (CAMVID, CITYSCAPES, SCENES, VOC2012)] == [11] + [255] * 3
+    assert all(labels.ids is None for labels in (CAMVID, CITYSCAPES, SCENES, VOC2012))
+
+
+def test_label_ids_of_cityscapes_are_the_same_classes():
+    """cityscapesScripts labels.py: ids 0..33, of which 19 have a train id."""
+    trained = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
+    decoded = CITYSCAPES_RAW.decode(np.arange(35, dtype=np.uint8)[None])[0]
+    assert decoded[trained].tolist() == list(range(19))
+    assert (np.delete(decoded, trained) == 255).all()
+    assert CITYSCAPES_RAW.names == CITYSCAPES.names and CITYSCAPES_RAW.colors == CITYSCAPES.colors
 
 
 def test_class_ids_decode_to_themselves_and_void_to_255():

@@ -12,11 +12,12 @@ SMALL = {
     "01_quickstart": "EPOCHS = 1\nSTEPS = 2\nVAL_STEPS = 1",
     "02_train_your_own": (
         "PICTURES = 8\n"
-        'SETTINGS = ["epochs=2", "coarse_epochs=1", "crop=65,65", "backbone=resnet14_narrow", '
-        '"backbone_weights=none", "channels=16"]'
+        'SETTINGS = {"epochs": 2, "coarse_epochs": 1, "crop": (65, 65), "channels": 16, '
+        '"backbone": "resnet14_narrow", "backbone_weights": None}'
     ),
     "03_export_and_run": (
-        'SETTINGS = ["epochs=1", "train_images=16", "val_images=8", "crop=65,65"]\nPICTURES = 2'
+        'SETTINGS = {"epochs": 1, "train_images": 16, "val_images": 8, "crop": (65, 65)}\n'
+        "PICTURES = 2"
     ),
 }
 

@@ -123,19 +123,51 @@ def test_an_overlay_stands_beside_its_legend():
 def test_rows_hold_pictures_of_different_sizes():
     small, wide = np.full((10, 10, 3), 50, np.uint8), np.full((50, 100, 3), 150, np.uint8)
     sheet = visualize.rows([[small, wide], [wide, small]], ("a", "b"), tile=50)
-    # gap 8: two columns as wide as their widest picture, 6 + 24 above, 8 under each row
-    assert sheet.shape == (6 + 24 + 2 * 58 + 8, 2 * 100 + 3 * 8, 3)
+    # gap 8: two columns as wide as their widest picture, 8 + 22 above, 8 under each row
+    assert sheet.shape == (8 + 22 + 2 * 58, 2 * 100 + 3 * 8, 3) and sheet.dtype == np.uint8
     assert (sheet[30:80, 8:58] == 50).all() and (sheet[30:80, 116:216] == 150).all()
     assert (sheet[88:138, 8:108] == 150).all() and (sheet[88:138, 116:166] == 50).all()
     assert (sheet[30:80, 58:116] == 255).all()
+
+
+def test_rows_keep_every_pixel_of_a_low_picture_and_reduce_a_high_one():
+    noise = np.random.default_rng(0).integers(0, 256, (9, 11, 3), np.uint8)
+    high = np.full((400, 600, 3), 77, np.uint8)
+    sheet = visualize.rows([[noise, high], [noise]], ("", ""), tile=60)
+    large = noise.repeat(7, 0).repeat(7, 1)  # 63 is nearest to 60
+    assert np.array_equal(sheet[30:93, 8:85], large)
+    assert np.array_equal(sheet[101:164, 8:85], large)
+    assert (sheet[30:90, 93:183] == 77).all() and (sheet[90:] != 77).any(-1).all()
+    assert (sheet[101:, 93:] == 255).all()  # a row may have fewer pictures than titles
 
 
 def test_rows_show_every_class_of_the_labels():
     tile = np.full((20, 60, 3), 255, np.uint8)
     plain = visualize.rows([[tile]], ("",), tile=20)
     sheet = visualize.rows([[tile]], ("",), tile=20, labels=LABELS, heading="h", notes=("n",))
-    for color in LABELS.colors:
-        assert (sheet == color).all(-1).any() and not (plain == color).all(-1).any()
+    for color in (*LABELS.colors, (0, 0, 0)):
+        assert (sheet == color).all(-1).sum() >= 14**2 and not (plain == color).all(-1).any()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"titles": ("a title wider than its picture",)},
+        {"heading": "a heading wider than the pictures"},
+        {"notes": ("short", "a note that is wider than the pictures")},
+        {"labels": LabelSet(("_one with $a long_name that no sheet is wide enough for", "two"))},
+        {"labels": LabelSet(tuple(f"class number {n}" for n in range(150)))},
+        {"labels": LabelSet(("\u9053\u8def", "gj\u00c5"))},
+    ],
+)
+def test_rows_cut_nothing_off(given):
+    black = np.zeros((20, 20, 3), np.uint8)
+    plain = visualize.rows([[black]], ("",), tile=20)
+    sheet = visualize.rows([[black]], **{"titles": ("",), **given}, tile=20)
+    height, width, _ = sheet.shape
+    assert height > plain.shape[0] or width > plain.shape[1]
+    for edge in (sheet[:3], sheet[-3:], sheet[:, :3], sheet[:, -3:]):
+        assert (edge == 255).all()
 
 
 def test_a_picture_is_saved_exactly(tmp_path):

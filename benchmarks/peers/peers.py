@@ -35,7 +35,7 @@ def our_files(folder: Path) -> None:
     import numpy as np
 
     from keras_pspnet.export.converters import Converter
-    from keras_pspnet.export.deliver import fixed
+    from keras_pspnet.export.deliver import with_fixed_size
     from keras_pspnet.network.convert import convert
     from keras_pspnet.network.main_head import labels_of, main_network
 
@@ -44,7 +44,7 @@ def our_files(folder: Path) -> None:
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     converter = Converter(
-        fixed(main_network(model), SIZE),
+        with_fixed_size(main_network(model), SIZE),
         scratch,
         "logits",
         labels_of(model),

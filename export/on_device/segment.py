@@ -1,13 +1,15 @@
-"""Segments pictures with a .tflite file of keras_pspnet, without TensorFlow.
+"""Segment pictures with a .tflite file of keras_pspnet, without TensorFlow.
 
     python segment.py FILE.tflite IMAGE ... --out DIR
 
 Needs numpy, Pillow 10.1 and ai-edge-litert (or tflite-runtime with numpy below 2). For each
-picture it writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png for people.
-Class ids are taken at the file's own size and enlarged to the picture's, without blending scores.
+picture it writes NAME_classes.png, whose pixels are class ids, and NAME_overlay.png to look at.
+The file's class map is resized to the picture's size by nearest neighbour.
 """
 
 import argparse
+import collections
+import itertools
 import json
 import os
 import struct
@@ -34,18 +36,23 @@ except ImportError as error:
 
 
 class UserError(Exception):
-    """One line for the user: what, which file, what was expected."""
+    """An error that the user can mend, told in one line: what, which file, what was expected."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A wrong argument is one line, as every other error."""
+    """Report wrong arguments in one line, as all other errors."""
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see --help\n")
 
 
 def load(path, threads):
-    """The file's runner (uint8 (1, H, W, 3) -> array), its input size and its labels."""
+    """Load a .tflite file.
+
+    Returns:
+        A function uint8 (H, W, 3) -> class ids (H, W) or scores (H, W, C), the input size (H, W),
+        and the labels, see `read_labels`.
+    """
     try:
         with open(path, "rb") as file:
             magic = file.read(8)[4:]
@@ -73,7 +80,7 @@ def load(path, threads):
 
 
 def read_labels(path):
-    """{"names", "colors"} from the file's attached labels.json."""
+    """Return {"names", "colors"} from the labels.json attached to a .tflite file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if "labels.json" in archive.namelist():
@@ -82,11 +89,11 @@ def read_labels(path):
 
 
 def read_image(path):
-    """A picture as uint8 RGB (H, W, 3), turned as its EXIF says."""
+    """Read a picture as uint8 RGB (H, W, 3), with its EXIF orientation applied."""
     try:
         with Image.open(path) as image:
             image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
+            if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
                 image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
@@ -95,32 +102,45 @@ def read_image(path):
 
 
 def unique_names(paths):
-    """What the files of each picture are called: its stem, or more where that is taken."""
-    names = []
+    """Return one output name for each path, no two of them equal.
+
+    A path gets its stem; if that is taken, its full file name; if that is taken too, the first
+    free one of stem_2, stem_3, and so on. Names are compared by `str.casefold`, since file
+    systems that ignore case would write a.png over A.png.
+    """
+    names, taken = [], set()
+    numbers = collections.defaultdict(lambda: itertools.count(2))
     for path in paths:
         file = os.path.basename(path)
         stem = os.path.splitext(file)[0]
-        choices = [stem, file] + [f"{stem}_{number}" for number in range(2, len(names) + 3)]
-        names.append(next(name for name in choices if name not in names))
+        numbered = (f"{stem}_{number}" for number in numbers[stem.casefold()])
+        choices = itertools.chain((stem, file), numbered)
+        names.append(next(name for name in choices if name.casefold() not in taken))
+        taken.add(names[-1].casefold())
     return names
 
 
 def segment(run, size, picture):
-    """Class ids (H, W) of a picture of any size."""
+    """Return the class ids (H, W) of a picture of any size.
+
+    Args:
+        run, size: see `load`.
+        picture: uint8 RGB (H, W, 3).
+    """
     height, width = picture.shape[:2]
     small = Image.fromarray(picture)
     if (height, width) != size:
         small = small.resize(size[::-1], Image.Resampling.BILINEAR)
     result = run(np.asarray(small))
     classes = result if result.ndim == 2 else result.argmax(-1)
-    # Nearest: class ids are names, there is nothing between two of them.
+    # Nearest neighbour: class ids cannot be interpolated.
     rows = ((np.arange(height) + 0.5) * size[0] / height).astype(int)
     columns = ((np.arange(width) + 0.5) * size[1] / width).astype(int)
     return classes[rows[:, None], columns]
 
 
 def overlay(picture, classes, labels):
-    """The picture under its class colours, the classes it shows named below."""
+    """Return a sheet: the picture mixed with its class colours, and below it a legend."""
     colors = np.array(labels["colors"], np.uint8)
     mixed = Image.fromarray((0.45 * picture + 0.55 * colors[classes]).astype(np.uint8))
     factor = min(-(-360 // mixed.height), 2000 // mixed.width)
@@ -128,7 +148,7 @@ def overlay(picture, classes, labels):
         mixed = mixed.resize(
             (mixed.width * factor, mixed.height * factor), Image.Resampling.NEAREST
         )
-    em = max(16, mixed.height // 45)  # pixels; all else is measured in it
+    em = max(16, mixed.height // 45)  # font size in pixels; the legend scales with it
     text, gap, row = ImageFont.load_default(em), em // 2, em * 13 // 8
     places, line, left = [], 0, gap
     for index in np.unique(classes):
@@ -149,7 +169,7 @@ def overlay(picture, classes, labels):
 
 
 def save(images):
-    """Replaces the PNGs of one picture, {path: image}, when all of them are on the disk."""
+    """Write the PNGs of one picture, {path: image}; old files are replaced when all are written."""
     folder = os.path.dirname(next(iter(images)))
     new_folders, above = [], folder
     while above and not os.path.exists(above):
@@ -175,7 +195,7 @@ def save(images):
 
 
 def main(arguments=None):
-    parser = Parser(description="Segments pictures with a .tflite file.")
+    parser = Parser(description="Segment pictures with a .tflite file.")
     parser.add_argument("file", metavar="FILE.tflite")
     parser.add_argument("images", metavar="IMAGE", nargs="+")
     parser.add_argument("--out", metavar="DIR", required=True)

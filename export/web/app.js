@@ -1,4 +1,4 @@
-// Runs the served .tflite file on pictures and camera frames, in the page.
+// Run the served .tflite file on pictures and camera frames, in the page.
 import {loadAndCompile, loadLiteRt, Tensor} from '@litertjs/core';
 
 const $ = (id) => document.getElementById(id);
@@ -22,7 +22,7 @@ try {
 
 const small = new OffscreenCanvas(width, height).getContext('2d', {willReadFrequently: true});
 
-/** RGB bytes (height * width * 3) -> class ids (height * width), and the milliseconds it took. */
+/** Segment RGB bytes (height * width * 3). Returns class ids (height * width) and milliseconds. */
 async function segmentBytes(rgb) {
   const input = new Tensor(rgb, [1, height, width, 3]);
   const start = performance.now();
@@ -49,7 +49,7 @@ function argmax(scores, count) {
 
 let last = Promise.resolve();
 
-/** A picture, video or canvas -> the overlay on the page; one after the other. */
+/** Show the overlay of a picture, video or canvas, when those before it are done. */
 function segment(...source) {
   last = last.then(() => show(...source)).catch((error) => {
     stopCamera();
@@ -59,7 +59,7 @@ function segment(...source) {
 }
 
 async function show(source, sourceWidth, sourceHeight) {
-  const copy = new OffscreenCanvas(sourceWidth, sourceHeight);  // of this frame
+  const copy = new OffscreenCanvas(sourceWidth, sourceHeight);  // a video goes on meanwhile
   const context = copy.getContext('2d');
   context.fillStyle = 'white';  // a picture may be transparent
   context.fillRect(0, 0, sourceWidth, sourceHeight);
@@ -97,7 +97,7 @@ function draw() {
   const sheet = new OffscreenCanvas(width, height);
   sheet.getContext('2d').putImageData(map, 0, 0);
   context.globalAlpha = $('opacity').valueAsNumber;
-  context.imageSmoothingEnabled = false;  // class ids are names: there is nothing between two
+  context.imageSmoothingEnabled = false;  // class ids cannot be interpolated
   context.drawImage(sheet, 0, 0, canvas.width, canvas.height);
   const shown = names.map((name, index) => index).filter((index) => counts[index]);
   shown.sort((a, b) => counts[b] - counts[a]);
@@ -171,5 +171,5 @@ for (const kind of ['dragover', 'dragleave', 'drop']) {
   });
 }
 
-// For programs that drive the page.
+// For tests, which drive the page.
 window.pspnet = {segmentBytes, open, info};

@@ -1,10 +1,10 @@
-"""A page on this machine that runs a .tflite file in the browser.
+"""Serve a page on this machine that runs a .tflite file in the browser.
 
 python export/web/serve.py FILE.tflite [--port 8000]
 
-Drop a picture on the page, or use the camera: overlay, the class under the pointer, milliseconds.
-Pictures stay in the browser. LiteRT for browsers (npm: @litertjs/core) is downloaded once, 12 MB,
-checked and kept in ~/.cache/keras_pspnet.
+Drop a picture on the page, or use the camera. The page shows the overlay, the class under the
+pointer and the milliseconds. Pictures stay in the browser. LiteRT for browsers (npm package
+@litertjs/core, 12 MB) is downloaded once, checked and kept in ~/.cache/keras_pspnet.
 """
 
 import argparse
@@ -46,14 +46,18 @@ def main(arguments=None):
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Serves the page until it is interrupted."""
+    """Serve the page on 127.0.0.1 until interrupted.
+
+    Raises:
+        UserError: a file that cannot be run, a port that cannot be used, or see `runtime_folder`.
+    """
     check_model(options.file, "tflite")
-    network = load_model(options.file)
+    predictor = load_model(options.file)
     model = {
         "file": Path(options.file).name,
-        "size": network.size,
-        "output": network.output,
-        "labels": network.labels.to_config(),
+        "size": predictor.size,
+        "output": predictor.output,
+        "labels": predictor.labels.to_config(),
     }
     runtime = runtime_folder()
     contents = {
@@ -77,7 +81,7 @@ def serve(options: argparse.Namespace) -> None:
             self.send_response(200)
             self.send_header("Content-Type", TYPES.get(file.suffix, "application/octet-stream"))
             self.send_header("Content-Length", str(len(data)))
-            # Without these two a browser gives the runtime one thread.
+            # Browsers allow several threads only to pages with these two headers.
             self.send_header("Cross-Origin-Opener-Policy", "same-origin")
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.send_header("Cache-Control", "no-store")
@@ -100,10 +104,10 @@ def serve(options: argparse.Namespace) -> None:
 
 
 def runtime_folder() -> Path:
-    """The folder with @litertjs/core and @litertjs/wasm-utils; downloaded where it is not there.
+    """Return the folder with @litertjs/core and @litertjs/wasm-utils; download what is missing.
 
     Raises:
-        UserError: no network, or something else came than was published.
+        UserError: a package cannot be downloaded, or its SHA-512 is not the expected one.
     """
     for name, digest in PACKAGES.items():
         if (CACHE / name / "package.json").is_file():
@@ -117,12 +121,12 @@ def runtime_folder() -> Path:
             reason = getattr(error, "reason", error)
             raise UserError(f"{address}: cannot be downloaded ({reason})") from error
         if hashlib.sha512(data).hexdigest() != digest:
-            raise UserError(f"{address}: is not what was published; nothing was kept")
+            raise UserError(f"{address}: its SHA-512 is not the published one; nothing was kept")
         writable_folder(CACHE).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as partial:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                 archive.extractall(partial, filter="data")
-            with contextlib.suppress(OSError):  # another one was quicker
+            with contextlib.suppress(OSError):  # another process has made the folder
                 (Path(partial) / "package").rename(CACHE / name)
     return CACHE
 

@@ -1,6 +1,4 @@
-"""The command line: parse, call, print."""
-
-from __future__ import annotations
+"""The command line: parse arguments, call a command, turn errors into one line."""
 
 import argparse
 import contextlib
@@ -8,6 +6,8 @@ import os
 import shlex
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable
 
 from keras_pspnet import __version__
@@ -16,19 +16,28 @@ from keras_pspnet.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument is one line, as every other error."""
+    """An argument parser that prints a wrong argument in one line and knows --traceback."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,  # or a command's default would replace what came before it
+            help="print the Python traceback of an error",
+        )
 
     def error(self, message):
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 def main(arguments=None) -> int:
-    """Runs one command; 0 when it is done, 2 when something given to it is wrong."""
+    """Run one command; return its exit code, as `run` does."""
     parser = Parser(prog="keras-pspnet", description="PSPNet: train, score, export, run.")
     parser.add_argument("--version", action="version", version=__version__)
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    command = subparsers.add_parser("demo", help="the whole way once, on generated scenes")
+    command = subparsers.add_parser("demo", help="train, score, export and run on generated scenes")
     command.add_argument("--out", default="runs/demo", metavar="DIR", help="(%(default)s)")
     command.set_defaults(call=commands.demo)
 
@@ -36,9 +45,9 @@ def main(arguments=None) -> int:
     command.add_argument("recipe", metavar="RECIPE")
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="RUN", required=True, help="the run folder")
-    setting = {"nargs": "+", "action": "extend", "default": [], "metavar": "FIELD=VALUE"}
-    command.add_argument("--set", dest="settings", **setting, help="change the recipe")
-    command.add_argument("--resume", action="store_true", help="go on where RUN was left")
+    setting = {"nargs": "+", "action": "extend", "default": [], "type": field_and_text}
+    command.add_argument("--set", **setting, metavar="FIELD=VALUE", help="change the recipe")
+    command.add_argument("--resume", action="store_true", help="continue the training in RUN")
     command.set_defaults(call=commands.train)
 
     command = subparsers.add_parser("look", help="check a dataset, count it, show samples")
@@ -47,25 +56,23 @@ def main(arguments=None) -> int:
     command.add_argument("--out", metavar="DIR", help="a folder for pictures of samples")
     command.set_defaults(call=commands.look)
 
+    any_model = {"metavar": "MODEL", "help": ".keras, SavedModel folder, .tflite or .onnx"}
     command = subparsers.add_parser("evaluate", help="score a model on pictures with masks")
-    command.add_argument(
-        "model", metavar="MODEL", help=".keras, SavedModel folder, .tflite or .onnx"
-    )
+    command.add_argument("model", **any_model)
     command.add_argument("--dataset", required=True, metavar="NAME")
     command.add_argument("--data-dir", metavar="DIR")
     command.add_argument("--split", default="val", help="(%(default)s)")
     command.add_argument("--crop", nargs=2, type=int, metavar=("H", "W"), help="sliding window")
     command.add_argument("--base", type=int, metavar="N", help="long side at scale 1")
-    command.add_argument("--scales", metavar="LIST", help="0.5,0.75,1,1.25,1.5,1.75 (1)")
+    scales = {"default": "1", "help": "such as 0.5,0.75,1,1.25,1.5,1.75 (%(default)s)"}
+    command.add_argument("--scales", metavar="LIST", **scales)
     command.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     command.add_argument("--json", metavar="FILE", help="write the scores")
-    command.add_argument("--report", metavar="DIR", help="write a page to look at")
+    command.add_argument("--report", metavar="DIR", help="write an HTML page")
     command.set_defaults(call=commands.evaluate)
 
     command = subparsers.add_parser("predict", help="segment pictures")
-    command.add_argument(
-        "model", metavar="MODEL", help=".keras, SavedModel folder, .tflite or .onnx"
-    )
+    command.add_argument("model", **any_model)
     command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
     command.add_argument("--out", metavar="DIR", required=True)
     command.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
@@ -84,7 +91,7 @@ def main(arguments=None) -> int:
     add_export_options(command)
     command.set_defaults(call=commands.export)
 
-    command = subparsers.add_parser("convert", help="read somebody else's PSPNet")
+    command = subparsers.add_parser("convert", help="read a checkpoint of another project")
     command.add_argument("source", metavar="SOURCE", help="a checkpoint: .pth, .h5, .npy, ...")
     command.add_argument("--out", metavar="MODEL.keras", required=True)
     command.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="(any size)")
@@ -97,43 +104,75 @@ def main(arguments=None) -> int:
 
 
 def add_export_options(parser) -> None:
-    """What `export` and export/release.py share."""
+    """Add the options that `export` and export/release.py share."""
     parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"))
     parser.add_argument("--output", default="classes", help="classes, logits or probabilities")
     parser.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
     parser.add_argument("--min-agreement", type=float, metavar="F", help="share of equal pixels")
 
 
+def field_and_text(setting: str) -> tuple[str, str]:
+    """Split FIELD=VALUE; argparse prints the error in one line."""
+    field, equals, text = setting.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(
+            f"expected FIELD=VALUE, not {setting!r}; RECIPE comes first"
+        )
+    return field, text
+
+
 def run(program: str, call: Callable, options) -> int:
-    """Calls a command; what the user can mend becomes one line and exit code 2."""
+    """Call a command and return its exit code.
+
+    Exit codes: 0 when it is done; 1 if nobody reads its output any more; 2 for an error that the
+    user can put right, printed as one line; 130 after Ctrl-C or SIGTERM. Other errors are raised.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with contextlib.suppress(ValueError):  # not in the main thread
-        # What a scheduler sends before it kills: files are cleared away as after Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        call(options)
-    except UserError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # whoever read the output has stopped
+        with sigterm_as_interrupt():
+            call(options)
+        return 0
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
-    except (OSError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        name = getattr(error, "filename", None) or "a file"
-        print(f"{program}: {str(name)[:80]}: cannot be used: {reason}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        tensorflows = type(error).__name__ == "ResourceExhaustedError"  # which may not be imported
-        if not (tensorflows or isinstance(error, MemoryError)):
+        line = one_line(error)
+        if line is None:
             raise
-        print(f"{program}: not enough memory; take smaller pictures or batches", file=sys.stderr)
+        if getattr(options, "traceback", False):
+            traceback.print_exc()
+        print(f"{program}: {line}", file=sys.stderr)
         return 2
-    return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+@contextlib.contextmanager
+def sigterm_as_interrupt():
+    """Handle SIGTERM as Ctrl-C within the block, so that partial files are removed.
+
+    A scheduler sends SIGTERM before it kills. Python sets handlers in the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def one_line(error: Exception) -> str | None:
+    """Return the message of an error that the user can put right, or None for a bug of ours."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{str(error.filename)[:80]}: cannot be used: {error.strerror}"
+    if isinstance(error, RecursionError) and "JSON" in str(error):
+        return "a JSON file is nested too deeply"
+    # TensorFlow's error by name, since importing TensorFlow takes seconds.
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "not enough memory; take smaller pictures or batches"
+    return None

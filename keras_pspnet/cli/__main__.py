@@ -1,4 +1,4 @@
-"""`python -m keras_pspnet.cli` is the command `keras-pspnet`."""
+"""Run the command `keras-pspnet` as `python -m keras_pspnet.cli`."""
 
 import sys
 

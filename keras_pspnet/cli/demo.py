@@ -1,6 +1,4 @@
-"""The whole way once, on generated scenes: train, score, export, run without TensorFlow, look."""
-
-from __future__ import annotations
+"""Train a small network on generated scenes, score it, export it and run it without TensorFlow."""
 
 import json
 import subprocess
@@ -19,7 +17,7 @@ from keras_pspnet.inference.load import as_predictor, load_model
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import clock, track
 from keras_pspnet.scoring import metrics
-from keras_pspnet.train.recipes import find_recipe
+from keras_pspnet.train import recipes
 from keras_pspnet.train.run import fit
 
 WITHOUT_TENSORFLOW = """
@@ -30,33 +28,31 @@ sys.exit(main(sys.argv[1:]))
 """
 
 ROWS = 6
+"""Number of pictures in overview.png."""
 
 
 def run(out) -> dict:
-    """Trains the recipe `scenes` into `out` and leaves a report.
-
-    A demo that was interrupted goes on where it was left.
+    """Run the demo; continue a demo that was interrupted.
 
     Args:
-        out: the run folder; it also gets `export/`, `report.json` and `overview.png`.
+        out: run folder of the recipe `scenes`, plus `export/`, `report.json` and `overview.png`.
 
     Returns:
-        The report: {"mIoU_keras", "mIoU_tflite", "pixel_agreement", "seconds", ...}.
+        The content of report.json: {"mIoU_keras", "mIoU_tflite", "pixel_agreement", "seconds",
+        ...}.
 
     Raises:
         UserError: the folder cannot be used.
     """
     out, start = Path(out), time.monotonic()
-    recipe = find_recipe("scenes")
+    recipe = recipes.recipe("scenes")
     print(f"1/4 training a small PSPNet with its auxiliary loss on {recipe.dataset}", flush=True)
     fit(recipe, out, resume=True)
 
     print("2/4 scoring it on held-out scenes", flush=True)
     model = load_model(out / "best.keras")
     source = open_source(recipe.dataset, split="val", size=recipe.crop)
-    keras_network = as_predictor(model)
-    expected = _predictions(keras_network, source, "evaluating best.keras")
-    keras_scores = _score(expected, source)
+    keras_scores, expected = _evaluate(model, source, "evaluating best.keras")
 
     print("3/4 exporting", flush=True)
     say = lambda line: print(f"    {line}", flush=True)  # noqa: E731
@@ -64,7 +60,7 @@ def run(out) -> dict:
 
     print("4/4 running the .tflite file without TensorFlow", flush=True)
     tflite_scores = _evaluate_without_tensorflow(files["float32"], recipe.dataset, out)
-    found = _predictions(load_model(files["float32"]), source, "comparing")
+    _, found = _evaluate(load_model(files["float32"]), source, "comparing")
     equal = [np.mean(a == b) for a, b in zip(expected, found)]
     seconds = time.monotonic() - start
     report = {
@@ -87,32 +83,43 @@ def run(out) -> dict:
     return report
 
 
-def _predictions(network, source: Source, what) -> list[np.ndarray]:
+def _evaluate(model, source: Source, what: str) -> tuple[dict, list[np.ndarray]]:
+    """Return the scores of a model and the class ids that it predicts for each picture."""
+    predictor, predictions = as_predictor(model), []
+
+    def predict(image):
+        predictions.append(segment(predictor, image))
+        return predictions[-1]
+
     examples = track(source.examples(), what, len(source))
-    return [segment(network, image) for _, image, _ in examples]
-
-
-def _score(predictions, source: Source) -> dict:
-    matrix = metrics.ConfusionMatrix(len(source.labels))
-    for prediction, (_, _, mask) in zip(predictions, source.examples()):
-        matrix.update(mask, prediction)
-    return matrix.scores(source.labels)
+    return metrics.evaluate(predict, examples, source.labels), predictions
 
 
 def _evaluate_without_tensorflow(file, dataset, out) -> dict:
-    """`keras-pspnet evaluate` in a process of its own in which TensorFlow cannot be imported."""
+    """Score a file with `keras-pspnet evaluate` in a process that cannot import TensorFlow."""
     scores = out / "tflite_scores.json"
-    arguments = ["evaluate", str(file), "--dataset", dataset, "--split", "val", "--json", scores]
-    subprocess.run(
-        [sys.executable, "-c", WITHOUT_TENSORFLOW, *map(str, arguments)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    without_tensorflow("evaluate", file, "--dataset", dataset, "--split", "val", "--json", scores)
     return json.loads(scores.read_text())
 
 
+def without_tensorflow(*arguments) -> None:
+    """Run `keras-pspnet` in a process that cannot import TensorFlow or Keras.
+
+    Raises:
+        subprocess.SubprocessError: it fails or takes longer than ten minutes.
+    """
+    # -P: `python -c` would otherwise import modules from the working folder, such as numpy.py.
+    command = [sys.executable, "-P", "-c", WITHOUT_TENSORFLOW, *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=600)
+
+
 def overview(source: Source, expected, found, report) -> np.ndarray:
-    """One sheet: pictures, truth, both predictions, and where they are wrong."""
+    """Draw pictures, truth, both predictions and wrong pixels on one sheet, (H, W, 3) uint8.
+
+    Args:
+        expected, found: class ids predicted by the Keras model and by the .tflite file.
+        report: the content of report.json.
+    """
     labels, table = source.labels, []
     for index, (_, image, mask) in enumerate(source.first(ROWS).examples()):
         wrong = (found[index] != mask) & (mask != 255)
@@ -131,8 +138,8 @@ def overview(source: Source, expected, found, report) -> np.ndarray:
             f"{report['pixel_agreement']:.3%} of the pixels equal Keras, "
             f"{1000 * report['tflite_seconds_per_image']:.0f} ms a picture, "
             f"{report['tflite_bytes'] / 1e6:.1f} MB.",
-            "The same hull and cabin is a car on a road and a boat on water; grounds look alike.",
-            "What tells them apart stands far above: facades, a free horizon, pictures on a wall.",
+            "The same shape is a car on a road and a boat on water, and road and water look alike.",
+            "Only distant context tells them apart: facades, a horizon, pictures on a wall.",
             "IoU: " + ", ".join(f"{name} {iou:.2f}" for name, iou in best[: len(best) // 2]),
             "        " + ", ".join(f"{name} {iou:.2f}" for name, iou in best[len(best) // 2 :]),
         ),

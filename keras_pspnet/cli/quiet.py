@@ -1,23 +1,21 @@
-"""Silence libraries, and make training repeatable."""
-
-from __future__ import annotations
+"""Silence what libraries print, and set what must be set before TensorFlow is imported."""
 
 import contextlib
-import faulthandler
 import logging
 import os
 
 
 def make_training_repeatable() -> None:
-    """Before TensorFlow is imported: gradients are added up in one order, so bits can be repeated.
+    """Run TensorFlow's operations one after the other: gradients are summed in a fixed order.
 
-    Each operation still uses all cores; measured, a training step takes as long as before.
+    Call before TensorFlow is imported. Each operation still uses all cores; a training step was
+    measured to take as long as before.
     """
     os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 
 def quiet_tensorflow() -> None:
-    """Imports TensorFlow without what it prints to stderr while it looks for devices."""
+    """Import TensorFlow and hide what it prints to stderr while it looks for devices."""
     with quiet_stderr():
         import tensorflow
 
@@ -26,24 +24,19 @@ def quiet_tensorflow() -> None:
 
 @contextlib.contextmanager
 def quiet_stderr():
-    """Without what libraries print to stderr past Python; errors are raised as ever."""
+    """Hide what Python and native libraries write to stderr within the block."""
     stderr = os.dup(2)
-    watched = faulthandler.is_enabled()
-    if not watched:
-        faulthandler.enable(stderr)  # where one crashes, it is seen
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
-        if not watched:
-            faulthandler.disable()
         os.dup2(stderr, 2)
         os.close(stderr)
 
 
 def quiet_datasets(name: str) -> None:
-    """TFDS imports TensorFlow, and warns of its own ways."""
+    """Import TensorFlow quietly and hide TFDS's log if the dataset `name` needs them."""
     if name.startswith("tfds:"):
         quiet_tensorflow()
         logging.getLogger("absl").setLevel(logging.ERROR)

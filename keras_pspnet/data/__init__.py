@@ -1,20 +1,9 @@
-"""Datasets: from pictures and masks on disk to batches for `model.fit`."""
+"""Load datasets: pictures and masks on disk become batches for `model.fit`.
 
-import importlib
+The names stand in `__init__.pyi`. They are loaded when they are first used, so that
+`data.datasets` and `data.inspect` work without TensorFlow.
+"""
 
-_HOME = {
-    "Augmentation": "augment",
-    "inspect_dataset": "inspect",
-    "load": "pipeline",
-    "open_source": "datasets",
-    "splits_of": "datasets",
-    "with_aux": "pipeline",
-}
+import lazy_loader
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

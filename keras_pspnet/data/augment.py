@@ -1,6 +1,4 @@
-"""Training augmentation of an image and its mask together, in the reference's order, on tf.data."""
-
-from __future__ import annotations
+"""Random scale, rotation, blur, flip, colours and crop of an image and its mask."""
 
 import dataclasses
 import math
@@ -13,16 +11,18 @@ from keras_pspnet.labels import IGNORE
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """Scale, rotation, blur, flip, in the order of semseg's tool/train.py (util/transform.py).
+    """Scale, rotate, blur and flip at random, as semseg does, in its order.
 
-    The reference leaves the colours alone; `color` changes them last.
+    Order and defaults are those of semseg's tool/train.py and util/transform.py. The reference
+    leaves the colours alone: `color` adds brightness, contrast and saturation after the rest.
 
     Args:
-        scales: range of the resizing factor, uniform.
-        rotation: largest angle in degrees, either way.
-        rotation_share, blur_share, flip_share: the probability of each.
-        color: largest change of brightness (as a share of 128), contrast and saturation (factors
-            from 1 - color to 1 + color), each uniform; 0 for none.
+        scales: (least, greatest) resizing factor; uniform.
+        rotation: greatest angle in degrees; uniform in both directions.
+        rotation_share, blur_share, flip_share: probability of each operation, 0..1.
+        color: greatest change, 0..1; 0 changes nothing. The shift of the brightness is uniform in
+            -128 * color .. 128 * color, the factors of contrast and of saturation are uniform in
+            1 - color .. 1 + color.
     """
 
     scales: tuple[float, float] = (0.5, 2.0)
@@ -33,24 +33,25 @@ class Augmentation:
     color: float = 0.0
 
     def __call__(self, image, mask, seed):
-        """Augments one pair.
+        """Augment one pair.
 
         Args:
-            image: (H, W, 3) float32, 0..255.
-            mask: (H, W) uint8, class ids or 255.
+            image: (H, W, 3) float32 in 0..255.
+            mask: (H, W) uint8, class ids; void is 255.
             seed: (2,) integers; the same seed, image and mask give the same result.
 
         Returns:
-            (image, mask) of another size; the mask holds only ids it held before, or 255.
+            Image (H', W', 3) float32 in 0..255 and mask (H', W') uint8, H' and W' scaled by the
+            factor drawn. The mask holds no id that it did not hold before, but for 255.
         """
         draws = tf.random.stateless_uniform((4,), seed)
         scale, angle = self.scales, math.radians(self.rotation)
         image, mask = rescale(image, mask, scale[0] + (scale[1] - scale[0]) * draws[0])
-        # One draw decides both whether and how: uniform below the share, stretched to -1..1.
-        turn = 2 * draws[1] / max(self.rotation_share, 1e-9) - 1
+        # The same draw gives the angle: where it is below the share, it is uniform there too.
+        direction = 2 * draws[1] / max(self.rotation_share, 1e-9) - 1  # -1..1
         image, mask = tf.cond(
             draws[1] < self.rotation_share,
-            lambda: rotate(image, mask, angle * turn),
+            lambda: rotate(image, mask, angle * direction),
             lambda: (image, mask),
         )
         image = tf.cond(draws[2] < self.blur_share, lambda: blur(image), lambda: image)
@@ -63,7 +64,7 @@ class Augmentation:
 
 
 def rescale(image, mask, factor):
-    """Resizes both by a factor: the image bilinearly, the mask to nearest labels."""
+    """Resize both by a factor: the image bilinearly, the mask to the nearest label."""
     size = tf.cast(tf.shape(mask), tf.float32) * factor
     size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
     image = tf.image.resize(image, size)
@@ -72,7 +73,7 @@ def rescale(image, mask, factor):
 
 
 def rotate(image, mask, angle):
-    """Turns both about their centre by `angle` radians; what comes in is mean colour and void."""
+    """Rotate both by `angle` radians about the centre; fill with ImageNet's mean and void."""
     size = tf.shape(mask)
     center = tf.cast(size - 1, tf.float32) / 2
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -95,18 +96,30 @@ def rotate(image, mask, angle):
 
 
 def blur(image):
-    """5x5 Gaussian, the taps that OpenCV's GaussianBlur((5, 5), 0) takes for that size."""
+    """Blur with a 5x5 Gaussian as OpenCV's GaussianBlur((5, 5), 0), its border reflect-101."""
     taps = tf.constant([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    padded = tf.pad(image, ((2, 2), (2, 2), (0, 0)), "SYMMETRIC")[None]
+    height, width = tf.unstack(tf.shape(image)[:2])
+    padded = tf.gather(tf.gather(image, _reflected(height)), _reflected(width), axis=1)[None]
     for kernel in (taps[:, None], taps[None, :]):
         kernel = tf.tile(kernel[..., None, None], (1, 1, 3, 1))
         padded = tf.nn.depthwise_conv2d(padded, kernel, (1, 1, 1, 1), "VALID")
     return padded[0]
 
 
+def _reflected(length):
+    """Return the indices that pad by 2 on both sides, mirrored without repeating the edge.
+
+    tf.pad's REFLECT does the same, but refuses fewer than 3 pixels.
+    """
+    period = tf.maximum(2 * (length - 1), 1)
+    places = tf.math.floormod(tf.range(-2, length + 2), period)
+    return tf.minimum(places, period - places)
+
+
 def jitter(image, color, seed):
-    """Other brightness, contrast and saturation, still in 0..255."""
-    seed = tf.convert_to_tensor(seed)  # those of the other draws are (n, 0) and (n, 1)
+    """Change brightness, contrast and saturation at random, see `Augmentation`; keep 0..255."""
+    # The other draws have the seeds (n, 0) and (n, 1).
+    seed = tf.convert_to_tensor(seed)
     image = tf.image.stateless_random_brightness(image, 128 * color, seed + [0, 2])
     image = tf.image.stateless_random_contrast(image, 1 - color, 1 + color, seed + [0, 3])
     image = tf.clip_by_value(image, 0.0, 255.0)
@@ -114,10 +127,10 @@ def jitter(image, color, seed):
 
 
 def crop(image, mask, size, seed=None):
-    """Crops both to `size` (H, W); what is smaller is first padded, centred, with mean and void.
+    """Crop both to `size` (H, W); pad smaller ones around with ImageNet's mean colour and void.
 
     Args:
-        seed: (2,) integers for a random place; None crops the centre.
+        seed: (2,) integers for a random position; None crops the centre.
     """
     shape = tf.shape(mask)
     missing = tf.maximum(tf.constant(size) - shape, 0)

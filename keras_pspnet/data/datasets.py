@@ -1,20 +1,16 @@
-"""The datasets by name: the generated scenes, layouts on disk, TFDS."""
-
-from __future__ import annotations
+"""Open a dataset by its name: the generated scenes, layouts on disk, TensorFlow Datasets."""
 
 import functools
-import json
 from pathlib import Path
 
 from keras_pspnet import scenes
 from keras_pspnet.data import layouts, tfds_source
-from keras_pspnet.data.pairs import Source, labels_in, paired_files
+from keras_pspnet.data.pairs import Source, check_split
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
-from keras_pspnet.images import is_picture, pictures_in
-from keras_pspnet.labels import CAMVID, LabelSet
+from keras_pspnet.images import check_size
 
-LAYOUTS = {  # name -> (a split, the splits, what stands in its folder)
+LAYOUTS = {  # name -> (path, split -> Source; path -> splits; what the folder must hold)
+    "camvid": (layouts.camvid, layouts.camvid_splits, "train/ and trainannot/"),
     "ade20k": (
         layouts.ade20k,
         layouts.ade20k_splits,
@@ -30,88 +26,70 @@ LAYOUTS = {  # name -> (a split, the splits, what stands in its folder)
         layouts.voc2012_splits,
         "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/train.txt",
     ),
+    "folder": (layouts.folder, layouts.folder_splits, "images/train/"),
 }
 
-NAMES = ("scenes", "camvid", *LAYOUTS, "folder")
-
 SCENES = {"train": 1200, "val": 100}
+"""Number of generated pictures of each split."""
+
+CACHE_BYTES = 256 * 2**20
+"""Memory for the drawn scenes of one source; the 1200 of 185x185 pixels need 157 MiB."""
 
 BASES = {"ade20k": 512, "voc2012": 512, "cityscapes": 2048}
-"""The long side of pictures at scale 1 in the authors' protocol (semseg config/*: base_size)."""
+"""Long side in pixels of pictures at scale 1 in the authors' test (semseg config/*: base_size)."""
 
 
-def open_source(name: str, path=None, *, split: str, size=None) -> Source:
-    """One split of a dataset by the dataset's name.
+def open_source(name: str, path=None, *, split: str, size=None, download=True) -> Source:
+    """Open one split of a dataset.
 
     Args:
-        name: "scenes", generated; "camvid", the SegNet layout SPLIT/ and SPLITannot/; "ade20k",
-            "cityscapes", "voc2012" as their authors hand them out, see `layouts`; "folder",
-            images/SPLIT/*.{jpg,png} beside masks/SPLIT/*.png, with an optional labels.json;
-            "tfds:BUILDER", see `tfds_source.open_builder`.
-        path: the dataset's folder; the scenes have none, TFDS has its own.
-        split: "train", "val" or what the dataset has.
-        size: (H, W) of generated pictures, 185x185 by default.
+        name: "scenes" (generated), "camvid", "ade20k", "cityscapes", "voc2012", "folder" (the
+            functions of these names in `layouts` describe the files), or "tfds:BUILDER" (see
+            `tfds_source.open_builder`).
+        path: the dataset's folder. "scenes" takes none; for TFDS it is the data_dir.
+        split: "train", "val" or another split that the dataset has, see `splits_of`.
+        size: (H, W) of the generated pictures, 185x185 by default; other datasets ignore it.
+        download: whether a TFDS dataset that is not prepared yet may be downloaded.
 
     Raises:
-        UserError: no such dataset, folder or split. A picture without a mask is no error yet:
-            see `Source.paired` and `Source.check`.
+        UserError: no such dataset, folder or split. A picture without a mask raises only in
+            `Source.paired`.
     """
     if name.startswith(tfds_source.PREFIX):
-        return tfds_source.open_builder(name, path, split)
-    path = _folder_of(name, path)
-    if name == "scenes":
-        return _scenes(split, size)
-    if name in LAYOUTS:
-        return LAYOUTS[name][0](path, split)
-    if name == "camvid":
-        return paired_files(path / split, path / f"{split}annot", CAMVID)
-    images, masks = path / "images" / split, path / "masks" / split
-    pictures_in(masks)  # before all masks are read for their ids
-    return paired_files(images, masks, _folder_labels(path))
+        return tfds_source.open_builder(name, path, split, download)
+    path = _check_folder(name, path)
+    return _scenes(split, size) if name == "scenes" else LAYOUTS[name][0](path, split)
 
 
 def splits_of(name: str, path=None) -> list[str]:
-    """The splits that a dataset has, "train" first.
+    """Return the splits that a dataset has, "train" first; arguments as in `open_source`.
 
     Raises:
         UserError: no such dataset or folder, or no split in it.
     """
     if name.startswith(tfds_source.PREFIX):
         return tfds_source.splits_of(name, path)
-    path = _folder_of(name, path)
+    path = _check_folder(name, path)
     if name == "scenes":
         return list(SCENES)
-    if name in LAYOUTS:
-        found = LAYOUTS[name][1](path)
-        if not found:
-            raise UserError(f"{path}: no split in it; expected {LAYOUTS[name][2]}")
-        return found
-    if name == "camvid":
-        found = _folders(path)
-        found = {split for split in found if f"{split}annot" in found}
-    else:  # a split of masks alone is shown too, as one that lacks its pictures
-        found = _folders(path / "images") | _folders(path / "masks")
+    _, splits, expected = LAYOUTS[name]
+    found = splits(path)
     if not found:
-        expected = "train/ and trainannot/" if name == "camvid" else "images/train/"
         raise UserError(f"{path}: no split in it; expected {expected}")
-    return sorted(found, key=lambda split: (split != "train", split != "val", split))
+    return found
 
 
-def _folders(path: Path) -> set[str]:
-    folders = path.iterdir() if path.is_dir() else ()
-    return {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}
-
-
-def _folder_of(name, path) -> Path | None:
-    if name not in NAMES:
-        raise UserError(
-            f"dataset {name!r} is not known; expected one of {', '.join(NAMES)}, "
-            f"{tfds_source.PREFIX}BUILDER"
-        )
+def _check_folder(name, path) -> Path | None:
+    """Return the dataset's folder, or None for the scenes."""
     if name == "scenes":
         if path is not None:
-            raise UserError("the scenes are drawn, not read; leave --data-dir out")
+            raise UserError("the scenes are generated, not read; leave --data-dir out")
         return None
+    if name not in LAYOUTS:
+        raise UserError(
+            f"dataset {name!r} is not known; expected one of scenes, {', '.join(LAYOUTS)}, "
+            f"{tfds_source.PREFIX}BUILDER"
+        )
     if path is None:
         raise UserError(f"dataset {name} needs its folder; give --data-dir")
     if not Path(path).is_dir():
@@ -120,26 +98,17 @@ def _folder_of(name, path) -> Path | None:
 
 
 def _scenes(split, size) -> Source:
-    if split not in SCENES:
-        raise UserError(f"scenes: no split {split!r}; expected one of {', '.join(SCENES)}")
-    read = functools.partial(scenes.scene, split=split, size=tuple(size or (185, 185)))
+    check_split("scenes", split, SCENES)
+    check_size(size)
+    height, width = size or (185, 185)
+
+    # Drawing is slow; a picture and its mask take 3 + 1 bytes a pixel.
+    @functools.lru_cache(maxsize=CACHE_BYTES // (4 * height * width))
+    def read(index):
+        image, mask = scenes.scene(index, split=split, size=(height, width))
+        for array in (image, mask):
+            array.setflags(write=False)  # every caller gets the same arrays
+        return image, mask
+
     names = tuple(f"{split}_{index:04d}" for index in range(SCENES[split]))
-    # Kept once drawn: an epoch of 185x185 scenes is about 150 MB.
-    return Source(names, scenes.LABELS, functools.cache(read))
-
-
-def _folder_labels(path: Path) -> LabelSet:
-    """From labels.json, or the ids found in the masks of all splits, each a class."""
-    file = path / "labels.json"
-    if file.is_file():
-        try:
-            return LabelSet.from_config(json.loads(read_bytes(file)))
-        except ValueError as error:
-            raise UserError(f"{file}: not a labels file: {error}") from error
-    files = [f for f in sorted(path.glob("masks/*/*")) if is_picture(f)]
-    return _ids_as_labels(path / "masks", tuple((file, file.stat().st_mtime_ns) for file in files))
-
-
-@functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
-def _ids_as_labels(folder: Path, files) -> LabelSet:
-    return labels_in(((file, file) for file, _ in files), folder)
+    return Source(names, scenes.LABELS, read)

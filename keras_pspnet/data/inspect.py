@@ -1,6 +1,4 @@
-"""A first look at a dataset: is every pair usable, what is in it, what does it look like."""
-
-from __future__ import annotations
+"""Check a dataset, count its classes and show samples (the command `look`)."""
 
 import functools
 from pathlib import Path
@@ -11,38 +9,43 @@ from keras_pspnet import visualize
 from keras_pspnet.data.datasets import open_source, splits_of
 from keras_pspnet.data.pairs import Source, Survey
 from keras_pspnet.errors import UserError
+from keras_pspnet.files import evenly_spaced
 from keras_pspnet.images import resize_image, resize_nearest
 from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.progress import track
 
 SAMPLES = 8
 
-TILE = 185, 400  # (H, W) at most
+TILE = 185, 400
+"""Greatest height and width of a sample in pixels."""
 
 
 def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
-    """Checks every pair of all splits, prints what they hold, and draws samples.
+    """Check every pair of all splits, print what they hold, and draw samples.
+
+    It prints the number and the sizes of the good pairs of each split, a table of the classes
+    (share of the pixels, number of pictures), and one line "bad: ..." for each error.
 
     Args:
-        dataset, data_dir: see `datasets.open_source`.
-        out: a folder for `samples_SPLIT.png`; None draws nothing.
+        dataset, data_dir: name and folder, see `datasets.open_source`.
+        out: folder for `samples_SPLIT.png`; None draws nothing.
 
     Raises:
-        UserError: no such dataset; or, after all is printed, how many pairs cannot be used.
+        UserError: no such dataset; or, after all is printed, the number of bad pairs.
     """
     surveys: dict[str, Survey] = {}
     labels, errors = None, []
     for split in splits_of(dataset, data_dir):
         try:
             source = open_source(dataset, data_dir, split=split)
-        except UserError as error:  # the other splits may tell more, or the same
+        except UserError as error:  # go on: the other splits may have other errors
             known = {str(one) for one in errors}
             errors += [one for one in error.errors or [error] if str(one) not in known]
             continue
         labels = source.labels
         what = f"{split}: checking pictures and masks"
-        watch = functools.partial(track, what=what, total=len(source))
-        survey = surveys[split] = source.survey(watch)
+        survey = source.survey(functools.partial(track, what=what, total=len(source)))
+        surveys[split] = survey
         errors += survey.errors
         if survey.good and not survey.pixels[: len(labels)].any():
             errors.append(UserError(f"{split}: all masks are void; expected class ids"))
@@ -67,11 +70,12 @@ def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
 
 
 def pairs(count: int, kind: str) -> str:
+    """Return "1 good pair", "2 good pairs" and so on."""
     return f"{count} {kind} pair{'' if count == 1 else 's'}"
 
 
 def sizes(survey: Survey) -> str:
-    """The sizes of pictures in words, width first."""
+    """Return the pictures' sizes as text that follows their number, width first."""
     if len(survey.sizes) <= 1:
         return "".join(f", {width}x{height} pixels" for height, width in survey.sizes)
     heights, widths = zip(*survey.sizes)
@@ -82,7 +86,7 @@ def sizes(survey: Survey) -> str:
 
 
 def table(labels: LabelSet, surveys: dict[str, Survey]) -> str:
-    """A line for each class and for void: share of the pixels, and pictures, split by split."""
+    """Return a table: for each class and void, share of the pixels and pictures of each split."""
     rows = [*enumerate(labels.names), (IGNORE, "void")]
     width = max(len(name) for _, name in rows) + 5
     lines = [f"{'class':<{width}}" + "".join(f"{split:>10}{'pictures':>10}" for split in surveys)]
@@ -101,27 +105,31 @@ def table(labels: LabelSet, surveys: dict[str, Survey]) -> str:
 
 
 def sheet(title: str, source: Source, good: list[int]) -> np.ndarray:
-    """Up to 8 of the good pairs, spread over the split, two a row, with the legend."""
-    places = np.linspace(0, len(good) - 1, min(SAMPLES, len(good))).astype(int)
+    """Draw up to 8 pairs, evenly spaced over the split, two a row, above the legend.
+
+    Args:
+        title: heading of the sheet.
+        source: the split.
+        good: indices of the pairs to choose from.
+
+    Returns:
+        (H, W, 3) uint8.
+    """
     tiles = []
-    for place in places:
-        image, mask = small(*source.read(good[place]))
-        tiles += [framed(image), framed(visualize.overlay(image, mask, source.labels, 0.7))]
+    for index in evenly_spaced(good, SAMPLES):
+        tiles += fit_tile(*source.read(index), source.labels)
     columns = min(len(tiles), 4)
-    missing = -len(tiles) % columns
-    tiles += [np.full((1, 1, 3), 255, np.uint8)] * missing
+    tiles += [np.full((1, 1, 3), 255, np.uint8)] * (-len(tiles) % columns)
     table = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     titles = ["picture", "mask"] * (columns // 2)
     return visualize.rows(table, titles, heading=title, labels=source.labels, tile=TILE[0])
 
 
-def small(image, mask):
-    """Both within a tile, a photograph as well as a strip of one row."""
+def fit_tile(image, mask, labels: LabelSet) -> list[np.ndarray]:
+    """Resize a pair to fit TILE; return picture and overlay, padded with white to its height."""
     scale = min(side / length for side, length in zip(TILE, mask.shape))
     size = tuple(max(round(length * scale), 1) for length in mask.shape)
-    return resize_image(image, size), resize_nearest(mask, size)
-
-
-def framed(picture):
-    """White below a picture that is not as high as a tile."""
-    return np.pad(picture, ((0, TILE[0] - len(picture)), (0, 0), (0, 0)), constant_values=255)
+    image, mask = resize_image(image, size), resize_nearest(mask, size)
+    shown = image, visualize.overlay(image, mask, labels, 0.7)
+    below = (0, TILE[0] - size[0]), (0, 0), (0, 0)
+    return [np.pad(picture, below, constant_values=255) for picture in shown]

@@ -1,18 +1,18 @@
-"""Datasets in the layouts that their authors hand out: ADE20K, Cityscapes, VOC 2012."""
+"""Open datasets on disk: CamVid, ADE20K, Cityscapes and VOC 2012 as published, a user's folder."""
 
-from __future__ import annotations
-
+import functools
+import json
 from pathlib import Path
 
-from keras_pspnet.data.pairs import Source, paired, paired_files
+from keras_pspnet.data.pairs import Source, check_split, labels_in, paired, paired_files
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.images import is_picture, pictures_in
-from keras_pspnet.labels import ADE20K, CITYSCAPES, CITYSCAPES_RAW, VOC2012
+from keras_pspnet.labels import ADE20K, CAMVID, CITYSCAPES, CITYSCAPES_RAW, VOC2012, LabelSet
 
 ADE20K_SPLITS = {"train": "training", "val": "validation"}
 
-VOC_LISTS = {  # split -> the names that its list goes by
+VOC_LISTS = {  # split -> the file names of its list, without .txt
     "train": ("train",),
     "val": ("val",),
     "trainval": ("trainval",),
@@ -20,22 +20,34 @@ VOC_LISTS = {  # split -> the names that its list goes by
 }
 
 
+def camvid(path: Path, split: str) -> Source:
+    """Open a split of CamVid as SegNet lays it out: SPLIT/*.png beside SPLITannot/*.png."""
+    return paired_files(path / split, path / f"{split}annot", CAMVID)
+
+
+def camvid_splits(path: Path) -> list[str]:
+    """Return the folders that have a folder of masks beside them."""
+    found = _folders(path)
+    return _in_order(split for split in found if f"{split}annot" in found)
+
+
 def ade20k(path: Path, split: str) -> Source:
-    """ADEChallengeData2016: images/training/*.jpg beside annotations/training/*.png."""
-    path = _root(path, "images", "ADEChallengeData2016")
-    folder = ADE20K_SPLITS[_known("ade20k", split, ADE20K_SPLITS)]
+    """Open a split of ADEChallengeData2016: images/training/*.jpg, annotations/training/*.png."""
+    check_split("ade20k", split, ADE20K_SPLITS)
+    path, folder = _root(path, "images", "ADEChallengeData2016"), ADE20K_SPLITS[split]
     return paired_files(path / "images" / folder, path / "annotations" / folder, ADE20K)
 
 
 def ade20k_splits(path: Path) -> list[str]:
+    """Return the splits whose folder of pictures exists."""
     path = _root(path, "images", "ADEChallengeData2016")
     return [name for name, folder in ADE20K_SPLITS.items() if (path / "images" / folder).is_dir()]
 
 
 def cityscapes(path: Path, split: str) -> Source:
-    """leftImg8bit/SPLIT/CITY/*_leftImg8bit.png beside gtFine/SPLIT/CITY/*_gtFine_*.png.
+    """Open leftImg8bit/SPLIT/CITY/*_leftImg8bit.png with gtFine/SPLIT/CITY/*_gtFine_*.png.
 
-    Masks are labelTrainIds where there are some, else labelIds, picture by picture.
+    The mask of a picture is its labelTrainIds file if there is one, else its labelIds file.
     """
     images, masks = path / "leftImg8bit" / split, path / "gtFine" / split
     pictures = _frames(images, "_leftImg8bit.png")
@@ -54,58 +66,83 @@ def cityscapes(path: Path, split: str) -> Source:
 
 
 def cityscapes_splits(path: Path) -> list[str]:
+    """Return the splits whose folder of pictures exists; "test" has no public masks."""
     return [split for split in ("train", "val") if (path / "leftImg8bit" / split).is_dir()]
 
 
 def voc2012(path: Path, split: str) -> Source:
-    """JPEGImages/ and SegmentationClass/ with ImageSets/Segmentation/SPLIT.txt.
+    """Open JPEGImages/ and SegmentationClass/ with the list ImageSets/Segmentation/SPLIT.txt.
 
-    "train_aug" takes its masks from SegmentationClassAug/, those of SBD; without a list it is all
-    of them that are not in val.txt.
+    "train_aug" takes its masks from SegmentationClassAug/ (SBD). Without a list of its own it
+    holds every picture that has a mask there and is not in val.txt.
     """
     path = _root(path, "JPEGImages", "VOC2012", "VOCdevkit/VOC2012")
-    _known("voc2012", split, VOC_LISTS)
-    folder = "SegmentationClassAug" if split == "train_aug" else "SegmentationClass"
+    check_split("voc2012", split, VOC_LISTS)
+    images = path / "JPEGImages"
+    masks = path / ("SegmentationClassAug" if split == "train_aug" else "SegmentationClass")
     names = _voc_list(path, split)
     if names is None and split == "train_aug":
         held_out = _voc_list(path, "val")
         if held_out is not None:
-            names = [f.stem for f in pictures_in(path / folder) if f.stem not in held_out]
+            names = [f.stem for f in pictures_in(masks) if f.stem not in held_out]
     if not names:
         lists = " or ".join(f"{name}.txt" for name in VOC_LISTS[split])
         raise UserError(f"{path}: no split {split!r}; expected ImageSets/Segmentation/{lists}")
-    pictures = {name: path / "JPEGImages" / f"{name}.jpg" for name in names}
-    masks = {name: path / folder / f"{name}.png" for name in names}
-    neither = [
-        UserError(f"{pictures[name]}: no such file, though {split} lists it; add or unlist it")
+    by_name = {name: file for name in names if (file := images / f"{name}.jpg").is_file()}
+    masks_by_name = {name: file for name in names if (file := masks / f"{name}.png").is_file()}
+    missing = [
+        UserError(f"{images / name}.jpg: no such file, though {split} lists it; add or unlist it")
         for name in names
-        if not pictures[name].is_file() and not masks[name].is_file()
+        if name not in by_name and name not in masks_by_name
     ]
-    return paired(
-        {name: file for name, file in pictures.items() if file.is_file()},
-        {name: file for name, file in masks.items() if file.is_file()},
-        VOC2012,
-        (path / "JPEGImages", path / folder),
-        neither,
-    )
+    return paired(by_name, masks_by_name, VOC2012, (images, masks), missing)
 
 
 def voc2012_splits(path: Path) -> list[str]:
+    """Return the splits that have a list; "train_aug" needs SegmentationClassAug/ instead."""
     path = _root(path, "JPEGImages", "VOC2012", "VOCdevkit/VOC2012")
-    listed = [split for split in VOC_LISTS if _voc_list(path, split)]
-    aug = "train_aug"
-    if not (path / "SegmentationClassAug").is_dir():
-        return [split for split in listed if split != aug]
-    return [*listed, *([] if aug in listed else [aug])]
+    augmented = (path / "SegmentationClassAug").is_dir()
+    return [s for s in VOC_LISTS if (augmented if s == "train_aug" else _voc_list(path, s))]
 
 
-def _voc_list(path, split) -> list[str] | None:
-    """The stems of a split. A line may also hold the paths of a picture and its mask."""
+def folder(path: Path, split: str) -> Source:
+    """Open images/SPLIT/ (any picture format) with masks/SPLIT/*.png.
+
+    labels.json names the classes; without it each id in the masks of all splits is a class.
+    """
+    masks = path / "masks" / split
+    pictures_in(masks)  # raises before the masks of all splits are read for their ids
+    return paired_files(path / "images" / split, masks, _folder_labels(path))
+
+
+def folder_splits(path: Path) -> list[str]:
+    """Return the folders in images/ and masks/; one that lacks its half fails when opened."""
+    return _in_order(_folders(path / "images") | _folders(path / "masks"))
+
+
+def _folder_labels(path: Path) -> LabelSet:
+    file = path / "labels.json"
+    if file.is_file():
+        try:
+            return LabelSet.from_config(json.loads(read_bytes(file)))
+        except ValueError as error:
+            raise UserError(f"{file}: not a labels file: {error}") from error
+    files = [f for f in sorted(path.glob("masks/*/*")) if is_picture(f)]
+    return _labels_of(path / "masks", tuple((file, file.stat().st_mtime_ns) for file in files))
+
+
+@functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
+def _labels_of(masks: Path, files) -> LabelSet:
+    return labels_in(((file, file) for file, _ in files), masks)
+
+
+def _voc_list(path, split) -> dict[str, None] | None:
+    """Return the stems that a split lists, in order; a line may hold paths of picture and mask."""
     for name in VOC_LISTS[split]:
         file = path / "ImageSets" / "Segmentation" / f"{name}.txt"
         if file.is_file():
             lines = read_bytes(file).decode("utf-8-sig", errors="replace").splitlines()
-            return [Path(line.split()[0]).stem for line in lines if line.strip()]
+            return dict.fromkeys(Path(line.split()[0]).stem for line in lines if line.strip())
     return None
 
 
@@ -114,12 +151,15 @@ def _frames(folder: Path, ending: str) -> dict[str, Path]:
     return {f"{f.parent.name}/{f.name.removesuffix(ending)}": f for f in files}
 
 
+def _folders(path: Path) -> set[str]:
+    folders = path.iterdir() if path.is_dir() else ()
+    return {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}
+
+
+def _in_order(splits) -> list[str]:
+    return sorted(splits, key=lambda split: (split != "train", split != "val", split))
+
+
 def _root(path: Path, inside: str, *below: str) -> Path:
-    """The folder itself, or the one of the archive's name in it."""
+    """Return the folder that holds `inside`: `path` or one of its subfolders `below`."""
     return next((path / name for name in ("", *below) if (path / name / inside).is_dir()), path)
-
-
-def _known(dataset, split, splits) -> str:
-    if split not in splits:
-        raise UserError(f"{dataset}: no split {split!r}; expected one of {', '.join(splits)}")
-    return split

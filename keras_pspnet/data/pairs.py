@@ -1,4 +1,4 @@
-"""Pictures and masks by number, wherever they come from."""
+"""Pair pictures with masks, decode and check them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from keras_pspnet.labels import IGNORE, LabelSet
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One split of a dataset.
+    """The pairs of picture and mask of one split of a dataset, read by index.
 
     Args:
-        names: what each picture is called.
-        labels: the dataset's LabelSet.
-        read: number -> (image (H, W, 3) uint8, mask (H, W) uint8: class ids or 255). It raises
-            UserError for a pair that cannot be used.
+        names: the name of each picture, for messages and reports.
+        labels: the classes of the masks that `read` returns.
+        read: index -> (image (H, W, 3) uint8, mask (H, W) uint8: class ids, void 255). The arrays
+            may be read-only. Raises UserError for a pair that cannot be used.
         unpaired: one error for each picture without a mask and each mask without a picture.
     """
 
@@ -35,31 +35,31 @@ class Source:
         return len(self.names)
 
     def first(self, count: int | None) -> Source:
-        """The same source with only its first `count` pictures; None leaves it whole."""
+        """Return a source of the first `count` pairs; None keeps all."""
         return dataclasses.replace(self, names=self.names[:count])
 
     def paired(self) -> Source:
-        """The source itself.
+        """Return this source if every picture has a mask and every mask a picture.
 
         Raises:
-            UserError: a picture has no mask or the reverse; the first, and how many more.
+            UserError: the first of `unpaired`, with the number of the others.
         """
         raise_first(self.unpaired)
         return self
 
     def examples(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """(name, image, mask), one after the other."""
+        """Yield (name, image, mask) of each pair in order."""
         for index, name in enumerate(self.names):
             yield name, *self.read(index)
 
-    def survey(self, watch: Callable = iter) -> Survey:
-        """Reads every pair once and counts.
+    def survey(self, progress: Callable = iter) -> Survey:
+        """Read every pair once; count pixels, pictures and sizes, and collect errors.
 
         Args:
-            watch: passes the numbers of the pairs on; it may show how far it is.
+            progress: wraps the range of indices, to show how many pairs are done.
         """
         survey = Survey(errors=list(self.unpaired))
-        for index in watch(range(len(self))):
+        for index in progress(range(len(self))):
             try:
                 image, mask = self.read(index)
             except UserError as error:
@@ -72,32 +72,17 @@ class Source:
             survey.sizes[image.shape[:2]] += 1
         return survey
 
-    def check(self, watch: Callable = iter) -> np.ndarray:
-        """Reads every pair once.
-
-        Args:
-            watch: see `survey`.
-
-        Returns:
-            The number of pixels of each class; void pixels are not counted.
-
-        Raises:
-            UserError: the first pair that cannot be used, and how many more there are.
-        """
-        survey = self.survey(watch)
-        raise_first(survey.errors)
-        return survey.pixels[: len(self.labels)]
-
 
 @dataclasses.dataclass
 class Survey:
-    """What reading every pair of a split has shown.
+    """The result of reading every pair of a source; bad pairs count in `errors` alone.
 
     Args:
-        pixels, pictures: by class id, 255 for void: how many pixels, in how many pictures.
-        sizes: (H, W) -> how many pictures.
-        good: the numbers of the pairs that can be used.
-        errors: one for each pair, or half of one, that cannot be used.
+        pixels: (256,) int64, pixels of each class id; 255 is void.
+        pictures: (256,) int64, pictures in which each class id occurs.
+        sizes: (H, W) -> number of pictures.
+        good: indices of the pairs that can be used.
+        errors: one for each pair, picture or mask that cannot be used.
     """
 
     pixels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
@@ -108,10 +93,10 @@ class Survey:
 
 
 def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
-    """Pictures and masks of the same stem in two folders.
+    """Pair the pictures and masks of two folders by their names without extension.
 
     Raises:
-        UserError: a folder that is not there, or holds no pictures.
+        UserError: a folder is missing or holds no pictures.
     """
     unpaired: list[UserError] = []
     pictures_by_stem, masks_by_stem = _by_stem(images, unpaired), _by_stem(masks, unpaired)
@@ -119,14 +104,14 @@ def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
 
 
 def paired(pictures, masks, labels: LabelSet, folders, unpaired=(), decode=None) -> Source:
-    """Pictures and masks of the same keys.
+    """Pair pictures and masks that have the same key.
 
     Args:
-        pictures, masks: key -> file.
-        labels: the dataset's.
-        folders: where pictures and masks were looked for; for messages.
-        unpaired: what is already known to be wrong.
-        decode: file of a mask -> the LabelSet of its values; `labels` by default.
+        pictures, masks: key -> path.
+        labels: the dataset's labels.
+        folders: (folder of the pictures, folder of the masks), for messages.
+        unpaired: errors that are already known.
+        decode: path of a mask -> the LabelSet that decodes it; None takes `labels` for all.
     """
     unpaired = list(unpaired)
     for ours, theirs, kind, folder in (
@@ -159,14 +144,17 @@ def _by_stem(folder: Path, errors: list[UserError]) -> dict[str, Path]:
 
 
 def read_pair(picture, mask, labels: LabelSet, names=None) -> tuple[np.ndarray, np.ndarray]:
-    """A picture and its mask as class ids, void as 255.
+    """Read a picture and its mask; decode the mask to class ids, void 255.
 
     Args:
-        picture, mask: paths, or binary files.
-        names: what messages call them; their paths by default.
+        picture, mask: paths or binary files.
+        names: (picture, mask) as messages name them; None takes the paths.
+
+    Returns:
+        Image (H, W, 3) uint8 RGB and mask (H, W) uint8.
 
     Raises:
-        UserError: a file that cannot be read, sizes that differ, a label out of range.
+        UserError: a file cannot be read, the sizes differ, a label is out of range.
     """
     picture_name, mask_name = names or (picture, mask)
     image, ids = read_image(picture, picture_name), read_mask(mask, mask_name)
@@ -183,20 +171,20 @@ def read_pair(picture, mask, labels: LabelSet, names=None) -> tuple[np.ndarray, 
 
 
 def labels_in(masks, where) -> LabelSet:
-    """Labels from what masks hold, where nobody has named them: each id is a class.
+    """Return a LabelSet in which each id found in the masks is a class; 255 is void.
 
     Args:
-        masks: yields a path, or a binary file, and what messages call it. Those that cannot be
-            read are left to `Source.check`.
-        where: what a message calls all of them.
+        masks: yields (path or binary file, name for messages). Masks that cannot be read are
+            skipped; `Source.survey` reports them.
+        where: names all of the masks in messages.
 
     Raises:
-        UserError: none that can be read; nothing but void, or one class alone.
+        UserError: no mask can be read, or all of them hold nothing but void or a single class.
     """
     found, errors = np.zeros(256, bool), []
     for mask, name in masks:
         try:
-            found |= np.bincount(read_mask(mask, name).ravel(), minlength=256) > 0
+            found[read_mask(mask, name)] = True
         except UserError as error:
             errors.append(error)
     if not found.any():
@@ -213,3 +201,9 @@ def labels_in(masks, where) -> LabelSet:
         )
     names = tuple(f"class_{value}" for value in ids)
     return LabelSet(names, ids={value: index for index, value in enumerate(ids)})
+
+
+def check_split(dataset: str, split: str, splits) -> None:
+    """Raise a UserError if `split` is not one of the dataset's `splits`."""
+    if split not in splits:
+        raise UserError(f"{dataset}: no split {split!r}; expected one of {', '.join(splits)}")

@@ -1,6 +1,4 @@
-"""Datasets as tf.data pipelines that train both heads."""
-
-from __future__ import annotations
+"""Build tf.data pipelines of batches for training and validation."""
 
 import os
 
@@ -17,25 +15,31 @@ from keras_pspnet.images import check_size, resize_image, resize_nearest
 def load(
     name, path=None, *, split, crop=None, batch_size=1, augment=False, seed=0, aux=True
 ) -> tf.data.Dataset:
-    """A dataset, batched for `model.fit`.
+    """Load a dataset as batches for `model.fit`.
+
+    Without augmentation the pictures come in the dataset's order: `augment=False` never shuffles.
+    With augmentation every epoch has another order and other random changes.
 
     Args:
-        name: the dataset, see `datasets.open_source`.
-        path: its folder on disk.
-        split: "train" or "val".
-        crop: (H, W) of what comes out; smaller pictures are padded with the mean and void. None
-            leaves the pictures as they are: a batch then needs pictures of one size.
-        batch_size: pictures a batch; with augmentation an incomplete last batch is dropped.
-        augment: True for the reference's augmentation, or an `augment.Augmentation`. The pictures
-            are then shuffled, and every epoch shuffles and augments anew.
-        seed: the same seed gives the same batches.
+        name: the dataset's name, see `open_source`.
+        path: the dataset's folder, see `open_source`.
+        split: "train", "val" or another split of the dataset.
+        crop: (H, W) of the images. A larger picture is cropped, to its centre or, with
+            augmentation, at random; a smaller one is padded with ImageNet's mean colour and void.
+            None keeps each picture's size: the pictures of a batch must then have the same size.
+        batch_size: pictures per batch. With augmentation an incomplete last batch is dropped.
+        augment: True for the augmentation of the authors' code, or an `Augmentation`; needs
+            `crop`.
+        seed: decides the order and the augmentation; the same seed gives the same batches.
         aux: True gives (images, {"aux": masks, "main": masks}), False (images, masks).
 
     Returns:
-        Batches of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void is 255.
+        A tf.data.Dataset of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void
+        is 255.
 
     Raises:
-        UserError: no such dataset or split, too few pictures for a batch, a crop that is no size.
+        UserError: no such dataset or split, a picture without a mask, fewer pictures than a batch
+            needs, a `crop` or `batch_size` that is not a size.
         ValueError: `augment` without `crop`.
     """
     check_size(crop, "crop")
@@ -48,49 +52,64 @@ def load(
     if augmentation and len(source) < batch_size:
         raise UserError(f"{name}: {len(source)} pictures do not fill a batch of {batch_size}")
     keys = _shuffled(len(source), seed) if augmentation else _in_order(len(source))
-    dataset = _pairs(source, keys, crop, augmentation)
+    dataset = _read_pairs(source, keys, crop, augmentation)
     dataset = dataset.batch(batch_size, drop_remainder=bool(augmentation))
     return (with_aux(dataset) if aux else dataset).prefetch(2)
 
 
 def training_steps(
-    source: Source, first: int, last: int, *, crop, batch_size, augmentation, seed, fit=False
+    source: Source,
+    first: int,
+    last: int,
+    *,
+    crop,
+    batch_size,
+    augmentation,
+    seed,
+    resize_to_crop=False,
 ) -> tf.data.Dataset:
-    """The batches of the steps `first` to `last` - 1 of a training.
+    """Return the batches of the training steps `first` to `last` - 1, with masks for both heads.
 
-    The batch of a step depends on the seed and the number of the step alone, so a training that is
-    resumed sees what it would have seen.
+    A batch depends only on the seed and the number of its step, so that a resumed training gets
+    the same batches. An epoch drops an incomplete last batch.
 
     Args:
-        fit: True brings each picture to the size of the crop before it is augmented.
+        crop: (H, W) of the images.
+        augmentation: an `Augmentation`, or None; without it the centre is cropped.
+        resize_to_crop: True resizes each picture to `crop` before it is augmented.
     """
-    pictures = len(source) // batch_size * batch_size  # an epoch leaves out an incomplete batch
+    pictures = len(source) // batch_size * batch_size
 
     def key(position):
         epoch, place = position // pictures, position % pictures
-        return _shuffle(place, [seed, epoch], len(source)), position + (seed << 32)
+        return _permuted(place, [seed, epoch], len(source)), position + (seed << 32)
 
     keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
-    dataset = _pairs(source, keys, crop, augmentation, fit).batch(batch_size, drop_remainder=True)
-    return _own_threads(with_aux(dataset).prefetch(2))
+    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    return _private_threads(with_aux(dataset).prefetch(2))
 
 
-def validation(source: Source, crop, batch_size, fit=False) -> tf.data.Dataset:
-    """The pictures of a split in order, for both heads: their centres, or whole with `fit`."""
-    keys = _in_order(len(source))
-    dataset = _pairs(source, keys, crop, None, fit).batch(batch_size)
-    return _own_threads(with_aux(dataset).prefetch(2))
+def validation(source: Source, crop, batch_size, resize_to_crop=False) -> tf.data.Dataset:
+    """Return batches of all pictures in order, with masks for both heads.
+
+    Args:
+        crop: (H, W) of the images: the centre of each picture, padded where it is smaller.
+        resize_to_crop: True resizes each whole picture to `crop` instead.
+    """
+    dataset = _read_pairs(source, _in_order(len(source)), crop, None, resize_to_crop)
+    return _private_threads(with_aux(dataset.batch(batch_size)).prefetch(2))
 
 
-def _own_threads(dataset):
-    """Reading goes on beside a training that runs one operation at a time."""
+def _private_threads(dataset):
+    """Give the dataset its own threads: a repeatable training runs one operation at a time."""
     options = tf.data.Options()
     options.threading.private_threadpool_size = max(os.cpu_count() or 1, 2)
     return dataset.with_options(options)
 
 
 def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Turns a pipeline of (image, mask) into one that trains both heads."""
+    """Turn a dataset of (image, mask) into (image, {"aux": mask, "main": mask}) for both heads."""
     return dataset.map(lambda image, mask: (image, {"aux": mask, "main": mask}))
 
 
@@ -99,35 +118,35 @@ def _in_order(count):
 
 
 def _shuffled(count, seed):
-    """Keys of all pictures in another order, with other seeds, each time they are iterated over."""
-    generator = tf.random.Generator.from_seed(seed)  # does not depend on TensorFlow's global seed
+    """Return keys (index, seed) of all pictures; each epoch has another order and other seeds."""
+    generator = tf.random.Generator.from_seed(seed)  # independent of TensorFlow's global seed
 
     def epoch(_):
         number = generator.uniform_full_int((), tf.int64)
         places = tf.data.Dataset.range(count)
-        return places.map(lambda place: (_shuffle(place, [seed, number], count), number + place))
+        return places.map(lambda place: (_permuted(place, [seed, number], count), number + place))
 
     keys = tf.data.Dataset.range(1).flat_map(epoch)
     return keys.apply(tf.data.experimental.assert_cardinality(count))
 
 
-def _shuffle(place, seed, count):
-    """Where a permutation of 0..count - 1 puts a place, without making the permutation."""
+def _permuted(place, seed, count):
+    """Return the number at `place` of a random permutation of 0..count - 1."""
     seed = tf.stack([tf.cast(number, tf.int64) for number in seed])
     return tf.random.experimental.index_shuffle(place, seed, count - 1)
 
 
-def _pairs(source, keys, crop, augmentation, fit=False):
-    """Keys (index, seed) -> augmented, cropped pairs, in parallel and in order."""
+def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
+    """Map keys (index, seed) to augmented, cropped pairs, in parallel, keeping their order."""
 
     def read(index):
         image, mask = source.read(int(index))
-        if fit:
+        if resize_to_crop:
             image, mask = resize_image(image, crop), resize_nearest(mask, crop)
         return image, mask
 
     def pair(index, seed):
-        # Reading depends on the index alone ("stateless"), so tf.data may run it in parallel.
+        # A pair depends on its index alone, so tf.data may read in parallel (stateful=False).
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
         image.set_shape((None, None, 3))
         mask.set_shape((None, None))

@@ -1,9 +1,5 @@
-"""TensorFlow Datasets with a picture and a mask in each example."""
+"""Open datasets of TensorFlow Datasets (TFDS) whose examples hold a picture and a mask."""
 
-from __future__ import annotations
-
-import contextlib
-import importlib.util
 import io
 import logging
 import socket
@@ -11,104 +7,105 @@ import textwrap
 import urllib.request
 from pathlib import Path
 
-from keras_pspnet.data.pairs import Source, labels_in, read_pair
+from keras_pspnet.data.pairs import Source, check_split, labels_in, read_pair
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import IGNORE, LabelSet
 
 PREFIX = "tfds:"
 
 LABELS = {
-    # Its trimaps: 1 foreground, 2 background, 3 not classified (the dataset's README).
+    # Trimaps: 1 foreground, 2 background, 3 not classified (the dataset's README).
     "oxford_iiit_pet": LabelSet(
         ("pet", "background"), ((220, 90, 60), (70, 110, 160)), ids={1: 0, 2: 1, 3: IGNORE}
     ),
 }
 
-REFUSED = {  # looked up in TFDS 4.9.10
-    "scene_parse150": "its masks number the instances of 100 things, they are not the 150 classes "
-    "of ADE20K; get ADEChallengeData2016 and use the folder layout",
-    "voc": "it holds boxes, no masks; get VOC 2012 itself and use the folder layout",
-    "cityscapes": "its masks hold raw label ids, not the 19 classes; use the folder layout with "
-    'the "ids" of labels.json',
+REFUSED = {  # as in TFDS 4.9.10
+    "scene_parse150": "its masks number the instances of 100 things, not the 150 classes of "
+    "ADE20K; get ADEChallengeData2016 and use --dataset ade20k",
+    "voc": "it holds boxes, no masks; get VOC 2012 itself and use --dataset voc2012",
+    "cityscapes": "its masks hold raw label ids, not the 19 classes; get leftImg8bit and gtFine "
+    "and use --dataset cityscapes",
 }
 
 
-def open_builder(name: str, path, split: str) -> Source:
-    """One split of a TFDS builder, prepared (and downloaded) where it is not yet.
+def open_builder(name: str, path, split: str, download: bool = True) -> Source:
+    """Open one split of a TFDS builder; download and prepare the dataset if it is not yet.
 
-    The encoded pictures of the split stay in memory: TFDS reads its files in order only.
+    The encoded pictures and masks of the split stay in memory, as TFDS reads files in order only.
 
     Args:
         name: "tfds:BUILDER" or "tfds:BUILDER/CONFIG"; its features must hold one picture of 3
             channels and one mask of 1 channel.
-        path: TFDS's data_dir; None for its own (~/tensorflow_datasets).
-        split: "train", "val" or one of the builder's; "val" is "validation" or else "test".
+        path: TFDS's data_dir; None takes TFDS's default, ~/tensorflow_datasets.
+        split: "train", "val" or a split of the builder; "val" is the builder's "val",
+            "validation" or "test", the first that exists.
+        download: whether a dataset that is not prepared yet may be downloaded.
 
     Raises:
-        UserError: TFDS is not installed; no such builder, split or features; a builder that is
-            known to hold no semantic masks; no network for a download.
+        UserError: TFDS is not installed; no such builder or split; other features; a builder in
+            `REFUSED`; the download fails.
     """
-    builder = _builder(name, path)
-    image_key, mask_key = _features(name, builder.info.features)
-    _prepare(name, builder, path)
+    builder, image_key, mask_key = _prepared(name, path, download)
     splits = _splits(builder)
-    if split not in splits:
-        raise UserError(f"{name}: no split {split!r}; expected one of {', '.join(splits)}")
-    return _source(name, builder, splits[split], image_key, mask_key)
+    check_split(name, split, splits)
+    split = splits[split]
+    pairs = list(_encoded(builder, split, image_key, mask_key))
+    names = tuple(f"{name}/{split}/{index}" for index in range(len(pairs)))
+    labels = LABELS.get(builder.name) or _labels(name, builder, mask_key)
+
+    def read(index):
+        picture, mask = map(io.BytesIO, pairs[index])
+        return read_pair(picture, mask, labels, (names[index], f"{names[index]} {mask_key}"))
+
+    return Source(names, labels, read)
 
 
 def splits_of(name: str, path) -> list[str]:
-    """ "train", "val" and what else the builder has; see `open_builder`."""
-    builder = _builder(name, path)
-    _features(name, builder.info.features)
-    _prepare(name, builder, path)
-    taken, names = set(), []
-    for split, own in _splits(builder).items():
-        if own not in taken:  # "val" stands for "validation" or "test"
-            taken.add(own)
-            names.append(split)
-    return names
+    """Return "train", "val" and the builder's other splits; raises as `open_builder` does."""
+    splits = _splits(_prepared(name, path)[0])
+    return [split for split in splits if split == "val" or split != splits.get("val")]
 
 
-def _builder(name, path):
+def _prepared(name, path, download=True):
+    """Return a builder whose files are prepared, and the keys of its picture and mask."""
     builder = name.removeprefix(PREFIX)
     family = builder.split("/")[0].split(":")[0]
     if family in REFUSED:
         raise UserError(f"{name}: {REFUSED[family]}")
-    if importlib.util.find_spec("tensorflow_datasets") is None:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
         raise UserError(
             f"{name}: tensorflow-datasets is not installed; run: "
             "pip install 'keras-pspnet[datasets]'"
-        )
-    import tensorflow_datasets as tfds
-
+        ) from error
     try:
-        return tfds.builder(builder, data_dir=path)
+        builder = tfds.builder(builder, data_dir=path)
     except Exception as error:  # TFDS raises many kinds, some with pages of text
         raise UserError(
             f"{name}: TFDS has no such dataset that can be used ({_first_line(error)})"
         ) from error
 
+    keys = _keys(name, builder.info.features)
+    if not Path(builder.data_dir).exists():
+        if not download:
+            raise UserError(f"{name}: is not in {path or builder.data_dir}")
+        _download(name, builder, path)
+    return builder, *keys
 
-def _prepare(name, builder, path) -> None:
-    if Path(builder.data_dir).exists():
-        return
-    place = Path(path or builder.data_dir)
-    before = {folder for folder in (*place.parents, place, *place.rglob("*")) if folder.is_dir()}
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each of many attempts
+
+def _download(name, builder, path) -> None:
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it would report each of many retries
     try:
-        # TFDS tries for minutes; without names for addresses there is no network at all.
+        # Without a network TFDS 4.9.10 retries for 3.5 minutes; looking up a name fails at once.
         if not urllib.request.getproxies():
             socket.getaddrinfo("www.tensorflow.org", 443)
         builder.download_and_prepare()
     except Exception as error:
-        for folder in sorted(place.rglob("*"), reverse=True) + [place, *place.parents]:
-            if folder.is_dir() and folder not in before:
-                with contextlib.suppress(OSError):  # it holds what was downloaded
-                    folder.rmdir()
         raise UserError(
-            f"{name}: is not in {place} and cannot be downloaded ({_first_line(error)}); "
-            "connect, or give --data-dir with the prepared dataset"
+            f"{name}: is not in {path or builder.data_dir} and cannot be downloaded "
+            f"({_first_line(error)}); connect, or give --data-dir with the prepared dataset"
         ) from error
 
 
@@ -119,23 +116,22 @@ def _first_line(error) -> str:
 
 
 def _splits(builder) -> dict[str, str]:
-    """What a split is called here -> what it is called there."""
+    """Return our name of each split -> the builder's name."""
     own = list(builder.info.splits)
-    splits = {name: name for name in own}
-    held_out = next((name for name in ("val", "validation", "test") if name in own), None)
+    held_out = [name for name in ("val", "validation", "test") if name in own]
     named = {"train": "train"} if "train" in own else {}
     if held_out:
-        named["val"] = held_out
-    return named | splits
+        named["val"] = held_out[0]
+    return named | {name: name for name in own}
 
 
-def _features(name, features) -> tuple[str, str]:
-    """The keys of the picture and of the mask."""
+def _keys(name, features) -> tuple[str, str]:
+    """Return the keys of the features that are the picture and the mask."""
     import tensorflow_datasets as tfds
 
     channels = {
         key: feature.shape[-1]
-        for key, feature in sorted(features.items())  # a prepared one's order is not fixed
+        for key, feature in sorted(features.items())  # the order differs once prepared
         if isinstance(feature, tfds.features.Image)
     }
     pictures = [key for key, count in channels.items() if count == 3]
@@ -148,22 +144,10 @@ def _features(name, features) -> tuple[str, str]:
     return pictures[0], masks[0]
 
 
-def _source(name, builder, split, image_key, mask_key) -> Source:
-    pairs = list(_encoded(builder, split, image_key, mask_key))
-    names = tuple(f"{name}/{split}/{index}" for index in range(len(pairs)))
-    labels = LABELS.get(builder.name) or _labels(name, builder, mask_key)
-
-    def read(index):
-        picture, mask = map(io.BytesIO, pairs[index])
-        return read_pair(picture, mask, labels, (names[index], f"{names[index]} {mask_key}"))
-
-    return Source(names, labels, read)
-
-
 def _labels(name, builder, mask_key) -> LabelSet:
-    """The names that the feature has, or the ids found in the masks of all splits."""
+    """Return the class names of the feature, or else each id in the masks of all splits."""
     feature = builder.info.features[mask_key]
-    if getattr(feature, "num_classes", None):  # a LabeledImage that knows its labels
+    if getattr(feature, "num_classes", None):  # a LabeledImage with labels
         return LabelSet(tuple(feature.names))
     masks = (
         (io.BytesIO(mask), f"{name}/{split}/{index} {mask_key}")
@@ -174,7 +158,7 @@ def _labels(name, builder, mask_key) -> LabelSet:
 
 
 def _encoded(builder, split, *keys):
-    """The bytes of some features of each example, in an order that is always the same."""
+    """Yield the encoded bytes of the features `keys` of each example, always in the same order."""
     import tensorflow_datasets as tfds
 
     dataset = builder.as_dataset(

@@ -1,13 +1,9 @@
-"""From a trained model to files for devices."""
+"""Export a trained model to files for devices.
 
-import importlib
+The names stand in `__init__.pyi`. They are loaded when they are first used, so that
+`export.formats` works without TensorFlow.
+"""
 
-_HOME = {"export_model": "deliver", "available_formats": "formats"}
+import lazy_loader
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,10 +1,7 @@
-"""The card beside an exported file: what a device team wants to know of it."""
-
-from __future__ import annotations
+"""Describe an exported file in its card, a JSON file beside it."""
 
 import hashlib
 import shlex
-import sys
 from pathlib import Path
 
 import keras
@@ -16,24 +13,38 @@ from keras_pspnet.export.delegate import delegation, operators
 from keras_pspnet.labels import LabelSet
 
 
-def describe(file: Path, name, output, labels: LabelSet, size) -> dict:
-    """The card of a file, but for its proof.
+def describe(file: Path, name, output, labels: LabelSet, size, command) -> dict:
+    """Return the card of a file, without its agreement with the Keras model.
+
+    `sha256` of a SavedModel is that of its files' contents, joined in the order of their paths.
 
     Args:
-        file: a file or, of a SavedModel, a folder.
+        file: the exported file; of a SavedModel, its folder.
         name: the format.
+        output: "classes", "logits" or "probabilities".
         size: (H, W).
+        command: the command or call that made the file.
     """
-    height, width = size
+    digest, total = hashlib.sha256(), 0
+    for path in [file] if file.is_file() else sorted(file.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            digest.update(data)
+            total += len(data)
+    shape = [1, *size]
+    if output == "classes":
+        form = {"dtype": "uint8" if len(labels) <= 256 else "int32", "shape": shape}
+    else:
+        form = {"dtype": "float32", "shape": [*shape, len(labels)]}
     card = {
         "file": file.name,
         "format": name,
-        "input": {"name": INPUT, "dtype": "uint8", "shape": [1, height, width, 3]},
-        "output": {"name": output, **_output_form(output, height, width, len(labels))},
+        "input": {"name": INPUT, "dtype": "uint8", "shape": [*shape, 3]},
+        "output": {"name": output, **form},
         "labels": list(labels.names),
         "colors": [list(color) for color in labels.colors],
-        "bytes": sum(len(data) for data in _contents(file)),
-        "sha256": _sha256(file),
+        "bytes": total,
+        "sha256": digest.hexdigest(),
     }
     if file.suffix == ".tflite":
         partitions, outside = delegation(file)
@@ -43,24 +54,18 @@ def describe(file: Path, name, output, labels: LabelSet, size) -> dict:
         "keras_pspnet": keras_pspnet.__version__,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": command,
     }
 
 
-def _output_form(output, height, width, classes) -> dict:
-    if output != "classes":
-        return {"dtype": "float32", "shape": [1, height, width, classes]}
-    return {"dtype": "uint8" if classes <= 256 else "int32", "shape": [1, height, width]}
+def without_folders(command: str) -> str:
+    """Return a shell command with every path reduced to its last component.
 
-
-def _contents(file: Path) -> list[bytes]:
-    files = [file] if file.is_file() else sorted(p for p in file.rglob("*") if p.is_file())
-    return [path.read_bytes() for path in files]
-
-
-def _sha256(file: Path) -> str:
-    """Of a file, or of the files of a folder one after the other in the order of their paths."""
-    digest = hashlib.sha256()
-    for data in _contents(file):
-        digest.update(data)
-    return digest.hexdigest()
+    A card goes to other people: it must not tell folder or user names. In `--option=PATH` the path
+    is reduced too.
+    """
+    words = []
+    for word in shlex.split(command):
+        option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+        words.append(option + equals + (Path(path).name or path))
+    return shlex.join(words)

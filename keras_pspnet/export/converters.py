@@ -1,6 +1,4 @@
-"""A network as the bytes of a .tflite or .onnx file, in every number format."""
-
-from __future__ import annotations
+"""Convert a network to a SavedModel and to .tflite and .onnx files of every number format."""
 
 import contextlib
 import io
@@ -21,27 +19,32 @@ from keras_pspnet.files import write_json
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.network.resampling import resize
 
-SPLIT = ("float32", "float16")
-"""Formats that XNNPACK computes in float32: only there long reductions are slow
-(benchmarks/results/reductions.json)."""
+SPLIT_FORMATS = ("float32", "float16")
+"""Formats whose long reductions are split: XNNPACK computes them in float32, and only there long
+reductions are slow (benchmarks/results/reductions.json)."""
 
-WINOGRAD = ("float32",)
-"""Where kernels may grow for speed, and are not rounded: its sums would enlarge the errors."""
+WINOGRAD_FORMATS = ("float32",)
+"""Formats that use Winograd's algorithm. It doubles the kernel's size, and its sums would enlarge
+the rounding errors of the other formats' weights."""
 
 
 def write_saved_model(network, folder: Path, output: str, labels: LabelSet, strips=False) -> None:
-    """A SavedModel by the device contract. Its static signature is what lets TFLite fuse.
+    """Write a SavedModel that keeps the device contract.
+
+    Its signature has static shapes; only then TFLite fuses dilated convolutions.
 
     Args:
-        strips: make the class map in strips, see `device.class_map`; for LiteRT, whose delegate
-            would hold all scores, and not for ONNX, which cannot infer the shapes of strips.
+        network: a keras.Model of a fixed size with the layer `main`.
+        output: "classes", "logits" or "probabilities".
+        strips: compute the class map strip by strip, see `fast_graph.class_map`: LiteRT's delegate
+            would hold all scores. Not for ONNX, which cannot infer the shapes of strips.
     """
     main = network.get_layer("main")
     size = tuple(network.input.shape[1:3])
     scorer = keras.Model(network.input, main.input[0])
 
     def serve(image):
-        # The cast stands inside: a float signature would be quantised to the calibration's range.
+        # The cast is inside because int8 would quantise a float input to the calibration's range.
         scores = scorer(tf.cast(image, tf.float32), training=False)
         if output == "classes":
             if strips:
@@ -63,13 +66,13 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet, stri
 
 
 class Converter:
-    """Converts one network to files of several formats.
+    """Convert one network to files of several formats.
 
     Args:
-        network: of a fixed size, float32, without the auxiliary head.
-        scratch: a folder for what stands between.
-        output, labels: see `export.export_model`.
-        pictures: gives uint8 (1, H, W, 3) arrays to calibrate on, each time it is called.
+        network: a float32 keras.Model of a fixed size, without the auxiliary head.
+        scratch: a folder for intermediate files.
+        output, labels: see `export_model`.
+        pictures: returns an iterable of calibration pictures, uint8 (1, H, W, 3), at each call.
     """
 
     def __init__(self, network, scratch: Path, output, labels: LabelSet, pictures: Callable):
@@ -78,10 +81,13 @@ class Converter:
         self._graphs = {}
 
     def convert(self, name: str) -> bytes:
-        """The file of a format.
+        """Return the content of a .tflite or .onnx file.
+
+        Args:
+            name: a format, but not "saved_model".
 
         Raises:
-            UserError: a network that the format cannot hold.
+            UserError: the format cannot hold the network.
         """
         try:
             with _quiet():
@@ -90,19 +96,23 @@ class Converter:
                 return self._int16() if name == "int16" else self._tflite(name)
         except (UserError, OSError, tf.errors.OpError):
             raise
-        except Exception as error:  # the converters' own classes are not public
+        except Exception as error:  # the converters' exception classes are not public
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             raise UserError(f"{name}: the format cannot hold this network: {reason}") from error
 
     def changes(self, name: str) -> dict[str, dict]:
-        """What was done to long convolutions of a format's file: see `device.device_network`."""
+        """Return the forms of a format's changed convolutions, see `fast_graph.device_network`."""
         return self._graph(name)[1]
 
     def _graph(self, name) -> tuple[Path, dict]:
-        form = {"split": name in SPLIT, "winograd": name in WINOGRAD}
-        key = (*form.values(), strips := name != "onnx")
+        """Return the SavedModel folder and the changed convolutions of a format.
+
+        Formats with the same graph share it.
+        """
+        split, winograd, strips = name in SPLIT_FORMATS, name in WINOGRAD_FORMATS, name != "onnx"
+        key = (split, winograd, strips)
         if key not in self._graphs:
-            network, changes = device_network(self.network, **form)
+            network, changes = device_network(self.network, split=split, winograd=winograd)
             folder = self.scratch / f"graph_{len(self._graphs)}"
             write_saved_model(network, folder, self.output, self.labels, strips)
             self._graphs[key] = folder, changes
@@ -123,29 +133,30 @@ class Converter:
         return converter.convert()
 
     def _int16(self) -> bytes:
-        """By ai-edge-quantizer: TensorFlow's own 16x8 files are wrong behind depthwise layers."""
+        """Quantise with ai-edge-quantizer: TensorFlow's 16x8 is wrong behind depthwise layers."""
         source = self.scratch / "float.tflite"
         source.write_bytes(self._tflite("float32", self._graph("int16")[0]))
         ranges = {}
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             for picture in self.pictures():
-                # One at a time: over several it takes a moving average, which cuts off extremes.
-                one = self._int16_quantizer(source)
-                widen(ranges, one.calibrate({SIGNATURE: [{INPUT: picture}]}))
+                # One picture per call: over several the quantizer takes a moving average of the
+                # ranges, which cuts off extremes.
+                calibrator = self._int16_quantizer(source)
+                widen(ranges, calibrator.calibrate({SIGNATURE: [{INPUT: picture}]}))
             quantized = self._int16_quantizer(source).quantize(ranges)
         return bytes(quantized.quantized_model)
 
     def _int16_quantizer(self, source: Path):
         from ai_edge_quantizer import qtyping, quantizer, recipe
 
-        made = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
+        int16 = quantizer.Quantizer(str(source), recipe.static_wi8_ai16())
         if self.output != "classes":  # the contract's scores are float32
-            made.update_quantization_recipe(
+            int16.update_quantization_recipe(
                 regex=".*",
                 operation_name=qtyping.TFLOperationName.OUTPUT,
                 algorithm_key="no_quantize",
             )
-        return made
+        return int16
 
     def _onnx(self) -> bytes:
         import onnx
@@ -159,20 +170,20 @@ class Converter:
             input_names=[image.name],
             output_names=[result.name],
             tensors_to_rename={image.name: INPUT, result.name: self.output},
-            opset=17,  # what runtimes since 2022 read
+            opset=17,  # ONNX 1.12 (2022) and newer runtimes read it
         )
-        give_sizes(model)
+        _replace_resize_scales(model)
         onnx.checker.check_model(model, full_check=True)
         entry = model.metadata_props.add()
         entry.key, entry.value = LABELS_FILE, json.dumps(self.labels.to_config())
         return model.SerializeToString()
 
 
-def give_sizes(model) -> None:
-    """Puts sizes in place of an ONNX model's Resize scales.
+def _replace_resize_scales(model) -> None:
+    """Replace the scales of an ONNX model's Resize operators by sizes.
 
-    A size is floor(size * scale), and a scale that float32 rounds down loses a pixel: 60 rows
-    to 473 become 472.
+    Runtimes compute floor(size * scale), and a scale that float32 rounds down loses a pixel: 60
+    rows that should become 473 become 472.
     """
     import onnx
 
@@ -195,7 +206,7 @@ def give_sizes(model) -> None:
 
 @contextlib.contextmanager
 def _quiet():
-    """Without the converters' warnings of their own old interfaces."""
+    """Silence the converters' warnings about interfaces that they themselves use."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -208,7 +219,11 @@ def _quiet():
 
 
 def widen(ranges: dict, more: dict) -> None:
-    """Widens the range of each tensor to that of one more picture."""
+    """Widen the range of each tensor, in place, to include that of one more picture.
+
+    Args:
+        ranges, more: tensor name -> {"min", "max"}, or {} for a tensor without a range.
+    """
     for name, found in more.items():
         if name not in ranges:
             ranges[name] = found

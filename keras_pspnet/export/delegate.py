@@ -1,6 +1,4 @@
-"""The operators of a .tflite file, and what XNNPACK takes of them."""
-
-from __future__ import annotations
+"""List the operators of a .tflite file, and those that the XNNPACK delegate does not take."""
 
 import collections
 
@@ -8,7 +6,7 @@ from keras_pspnet import private_api
 
 
 def operators(path) -> dict[str, int]:
-    """How often each operator occurs in a .tflite file."""
+    """Count the operators of a .tflite file by name."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -18,27 +16,29 @@ def operators(path) -> dict[str, int]:
 
 
 def delegation(path) -> tuple[int, list[str]]:
-    """What LiteRT's XNNPACK delegate takes of a file.
+    """Return how LiteRT's XNNPACK delegate divides a .tflite file.
 
     Returns:
-        The number of delegated partitions, and the operators outside them in order of execution.
+        The number of delegated partitions, and the names of the operators outside them in order of
+        execution.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=2)
     interpreter.allocate_tensors()
     details = private_api.operator_details(interpreter)
-    # Replaced operators stay in the list, in front of the delegate's nodes: the last writer counts.
+    # The list still holds the operators that the delegate's nodes, which come later, replaced.
     producer = {int(t): op for op in details for t in op["outputs"]}
-    given = {int(d["index"]) for d in interpreter.get_input_details()}
+    inputs = {int(d["index"]) for d in interpreter.get_input_details()}
     reached, waiting = {}, [int(d["index"]) for d in interpreter.get_output_details()]
     while waiting:
         op = producer.get(waiting.pop())
         if op is not None and op["index"] not in reached:
             sources = [int(t) for t in op["inputs"]]
             waiting += sources
-            # Not what unpacks half-precision weights, once: it sees nothing of a picture.
-            if any(t in producer or t in given for t in sources):
+            # Skip what only converts constant weights, as the DEQUANTIZE of float16 weights: it
+            # runs once, not for each picture.
+            if any(t in producer or t in inputs for t in sources):
                 reached[op["index"]] = op["op_name"]
     names = [reached[index] for index in sorted(reached)]
     outside = [name for name in names if name != "DELEGATE"]

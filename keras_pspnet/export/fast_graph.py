@@ -1,6 +1,4 @@
-"""The network as a device computes it: batch norms folded, long reductions split, the class map."""
-
-from __future__ import annotations
+"""Rewrite a network for fast inference: fold batch norms, split long reductions, map classes."""
 
 import math
 
@@ -14,38 +12,39 @@ from keras_pspnet.export.winograd import WinogradConv2D, conv_in_parts
 from keras_pspnet.network.layers import PyramidConv2D
 from keras_pspnet.network.resampling import resize
 
-LONGEST = 4608
-"""Longest reduction (kernel height x width x input channels) of one float convolution that XNNPACK
-computes at the speed of a matrix product: 3x3 over 512 channels, as most of a PSPNet is. Longer
-ones fall out of cache; 1x1 kernels of any length do not (benchmarks/results/reductions.json)."""
+MAX_REDUCTION = 4608
+"""Longest reduction (kernel height x width x input channels) that XNNPACK's float convolution
+computes at full speed: 3x3 over 512 channels. Longer ones do not fit into the cache; 1x1 kernels
+are fast at any length (benchmarks/results/reductions.json)."""
 
-PLAIN = {"parts": 1, "winograd": False}
+UNCHANGED = {"parts": 1, "winograd": False}
 
 STRIP = 4
-"""Steps of the feature map that a strip of the class map covers (benchmarks/memory.py)."""
+"""Rows of the feature map per strip of the class map (measured by benchmarks/memory.py)."""
 
 
 def device_network(
     network: keras.Model, *, split: bool, winograd: bool
 ) -> tuple[keras.Model, dict[str, dict]]:
-    """The same function for inference, in a form that runtimes compute faster.
+    """Return a network that computes the same, in a form that runtimes compute faster.
 
-    TFLite folds the batch norm behind one convolution by itself; behind a sum of them it is folded
-    here.
+    TFLite itself folds a batch norm into a single convolution, but not into a sum of convolutions;
+    those are folded here.
 
     Args:
-        network: a float32 network of a fixed size, without the auxiliary head.
-        split: whether convolutions with a reduction above `LONGEST` are made in parts.
-        winograd: whether those of 3x3, stride 1, without dilation are made by `winograd`.
+        network: a float32 keras.Model of a fixed size, without the auxiliary head.
+        split: compute convolutions with a reduction above `MAX_REDUCTION` in parts.
+        winograd: compute those among them that are 3x3 with stride 1 and without dilation by
+            Winograd's algorithm (`WinogradConv2D`).
 
     Returns:
-        The network, and by name what was done to each of its long convolutions:
-        {"parts": 4, "winograd": False}.
+        The network, and the form of each convolution that was changed:
+        {layer name: {"parts": 4, "winograd": False}}.
     """
     forms = {layer.name: _form(layer, winograd) for layer in network.layers if split}
-    forms = {name: form for name, form in forms.items() if form != PLAIN}
+    forms = {name: form for name, form in forms.items() if form != UNCHANGED}
     sums = [x for x in network.layers if isinstance(x, PyramidConv2D) or x.name in forms]
-    norms = {layer.name: _norm_behind(layer, network) for layer in sums}
+    norms = {layer.name: _foldable_norm(layer, network) for layer in sums}
     folded = [norm.name for norm in norms.values() if norm]
 
     def copy(layer):
@@ -54,7 +53,7 @@ def device_network(
             return FoldedNormalization(name=layer.name, dtype="float32")
         if layer.name not in norms:
             return type(layer).from_config(config)
-        form = forms.get(layer.name, PLAIN)
+        form = forms.get(layer.name, UNCHANGED)
         if isinstance(layer, PyramidConv2D):
             return DevicePyramidConv2D.from_config({**config, **form})
         if form["winograd"]:
@@ -72,44 +71,45 @@ def device_network(
 
 
 def _form(layer, winograd) -> dict:
-    """In how many parts a convolution is made, and whether by Winograd's algorithm."""
+    """Return the number of parts of a convolution, and whether to use Winograd's algorithm."""
     if isinstance(layer, PyramidConv2D):
-        size, channels, simple = (3, 3), layer.input[0].shape[-1], True
+        size, channels = (3, 3), layer.input[0].shape[-1]
     elif type(layer) is layers.Conv2D and layer.groups == 1:
         size, channels = layer.kernel_size, layer.kernel.shape[2]
-        simple = size == (3, 3) and layer.strides == layer.dilation_rate == (1, 1)
-        simple = simple and layer.padding == "same"
+        plain = layer.strides == layer.dilation_rate == (1, 1) and layer.padding == "same"
+        winograd = winograd and plain and size == (3, 3)
     else:
-        return PLAIN
+        return UNCHANGED
     reduction = math.prod(size) * channels
-    if reduction <= LONGEST or math.prod(size) == 1:
-        return PLAIN
-    winograd = winograd and simple
+    if reduction <= MAX_REDUCTION or math.prod(size) == 1:
+        return UNCHANGED
     if winograd:
         reduction //= 3  # its kernels are 3x1
-    return {"parts": -(-reduction // LONGEST), "winograd": winograd}
+    return {"parts": math.ceil(reduction / MAX_REDUCTION), "winograd": winograd}
 
 
-def _norm_behind(layer, network):
-    """The batch norm that alone takes a layer's output, or None; both are called once."""
-    takers = [
+def _foldable_norm(layer, network):
+    """Return the batch norm that can be folded into a layer, or None.
+
+    It must be the only consumer of the layer's output, the layer must have no activation, and both
+    must be called once.
+    """
+    consumers = [
         operation
         for operation in network.operations
         for node in private_api.inbound_nodes(operation)
         if any(x is layer.output for x in node.input_tensors)
     ]
-    lone = len(takers) == 1 and not any(layer.output is x for x in network.outputs)
+    if len(consumers) != 1 or any(layer.output is x for x in network.outputs):
+        return None
+    (norm,) = consumers
     linear = getattr(layer, "activation", None) in (None, keras.activations.linear)
-    norm = lone and linear and isinstance(takers[0], layers.BatchNormalization)
-    once = (
-        norm
-        and len(private_api.inbound_nodes(layer)) == len(private_api.inbound_nodes(takers[0])) == 1
-    )
-    return takers[0] if once else None
+    once = all(len(private_api.inbound_nodes(x)) == 1 for x in (layer, norm))
+    return norm if linear and once and isinstance(norm, layers.BatchNormalization) else None
 
 
 def _folded(layer, norm) -> list[np.ndarray]:
-    """The kernel and bias of a convolution with the batch norm behind it."""
+    """Return the kernel and bias of a convolution with a batch norm (or None) folded in."""
     kernel, *bias = layer.get_weights()
     bias = bias[0] if bias else np.zeros(kernel.shape[-1], np.float32)
     if norm is None:
@@ -123,7 +123,7 @@ def _folded(layer, norm) -> list[np.ndarray]:
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class FoldedNormalization(layers.Layer):
-    """In place of a batch norm that has become part of the convolution in front of it."""
+    """Do nothing, in place of a batch norm that was folded into the convolution before it."""
 
     def call(self, inputs, training=None, mask=None):
         return inputs
@@ -131,7 +131,7 @@ class FoldedNormalization(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class DeviceConv2D(layers.Conv2D):
-    """A Conv2D with a bias that is computed in `parts`."""
+    """Compute a Conv2D with a bias in `parts` groups of input channels."""
 
     def __init__(self, *args, parts, **kwargs):
         super().__init__(*args, **kwargs)
@@ -154,7 +154,7 @@ class DeviceConv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class DevicePyramidConv2D(PyramidConv2D):
-    """A PyramidConv2D with a bias; the map's own convolution is a layer inside, `map`."""
+    """Compute a PyramidConv2D with a bias; the layer `map` inside convolves the feature map."""
 
     def __init__(self, filters, *, parts, winograd, **kwargs):
         super().__init__(filters, **kwargs)
@@ -177,44 +177,51 @@ class DevicePyramidConv2D(PyramidConv2D):
 
     def call(self, inputs):
         x, *branches = inputs
-        return self.map(x) + self.pyramid(branches, self.kernel, x.shape[1:3])
+        return self.map(x) + self.convolve_branches(branches, self.kernel, x.shape[1:3])
 
     def get_config(self):
         return {**super().get_config(), "parts": self.parts, "winograd": self.winograd}
 
 
 def class_map(scores, size, align_corners):
-    """The classes of scores enlarged to `size`, without holding the enlarged scores.
+    """Return the argmax of scores resized to `size`, without holding all resized scores.
 
-    With align-corners, where `size` has a whole number of rows a step of the features, rows k to
-    k + 1 of those decide the rows between, so that strips can be enlarged by themselves. Each waits
-    for the one before: XNNPACK would hold all at once.
+    Where `in_strips` holds, every output row between two rows of the scores depends on those two
+    alone, so the scores are resized strip by strip. Each strip is made to depend on the one before;
+    else XNNPACK would hold all strips at once.
 
     Args:
         scores: (1, h, w, C) float32.
         size: (H, W).
-        align_corners: see `resample.resize`.
+        align_corners: see `network.resampling.resize`.
 
     Returns:
-        (1, H, W) int32.
+        Class ids, (1, H, W) int32.
     """
     steps, (height, width) = scores.shape[1] - 1, size
     if not in_strips(scores.shape[1], height, align_corners):
         return tf.argmax(resize(scores, size, align_corners), -1, output_type=tf.int32)
-    rows_a_step = (height - 1) // steps
+    rows_per_step = (height - 1) // steps
     strips = []
     for top in range(0, steps, STRIP):
         bottom = min(top + STRIP, steps)
-        features = scores[:, top : bottom + 1]
+        rows = scores[:, top : bottom + 1]
         if strips:
-            nothing = tf.minimum(strips[-1][:, -1:, :1], 0)  # class ids are never negative
-            features += tf.cast(nothing, tf.float32)[..., None]
-        enlarged = resize(features, ((bottom - top) * rows_a_step + 1, width))
-        strip = tf.argmax(enlarged, -1, output_type=tf.int32)
+            zero = tf.minimum(strips[-1][:, -1:, :1], 0)  # class ids are never negative
+            rows += tf.cast(zero, tf.float32)[..., None]
+        resized = resize(rows, ((bottom - top) * rows_per_step + 1, width))
+        strip = tf.argmax(resized, -1, output_type=tf.int32)
         strips.append(strip if bottom == steps else strip[:, :-1])
     return tf.concat(strips, axis=1)
 
 
 def in_strips(rows, height, align_corners) -> bool:
-    """Whether `class_map` needs no whole map of scores: rows of the features, of the picture."""
+    """Return True if `class_map` resizes strip by strip.
+
+    That takes align-corners, more than one strip, and a whole number of output rows per step.
+
+    Args:
+        rows: rows of the scores.
+        height: rows of the class map.
+    """
     return align_corners and rows > STRIP + 1 and (height - 1) % (rows - 1) == 0

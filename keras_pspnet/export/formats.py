@@ -1,6 +1,4 @@
-"""The device contract: what exported files are called, take and give."""
-
-from __future__ import annotations
+"""The export formats: file names, tolerances, and the checks of a request."""
 
 import importlib.util
 import numbers
@@ -18,9 +16,10 @@ FORMATS = {
     "int16": "pspnet_int16.tflite",
     "onnx": "pspnet.onnx",
 }
+"""Format -> the name of its file; of a SavedModel, of its folder."""
 
 NEEDS = {"int16": ("ai_edge_quantizer",), "onnx": ("tf2onnx", "onnxruntime")}
-"""Packages of the extra `mobile`, by the format that needs them."""
+"""Format -> the packages it needs; the extra `mobile` installs them."""
 
 MIN_AGREEMENT = {
     "saved_model": 0.999,
@@ -31,18 +30,17 @@ MIN_AGREEMENT = {
     "int16": 0.5,
     "onnx": 0.999,
 }
-"""The least share of pixels that must equal the Keras model's; a half is a broken graph."""
+"""Tolerance of each format: minimum share of pixels whose class equals the Keras model's. Under 0.5
+the graph is broken."""
 
-COMPILED_AGREEMENT = 0.99
-"""The least share of pixels LiteRT's two runtimes must agree on: their kernels are the same."""
-
-CALIBRATION = 32
-"""Pictures that ranges are taken from, and that files are compared on where there are no masks. 16,
-32 and 100 street scenes give int8 files of one score (benchmarks/results/calibration.json)."""
+CALIBRATION_PICTURES = 32
+"""Maximum number of calibration pictures; also of comparison pictures where masks are missing.
+int8 files calibrated on 16, 32 and 100 street scenes have the same mIoU
+(benchmarks/results/calibration.json)."""
 
 
 def available_formats() -> tuple[str, ...]:
-    """The formats whose packages are installed."""
+    """Return the formats that `export_model` can write with the packages installed here."""
     return tuple(name for name in FORMATS if not _missing(name))
 
 
@@ -51,11 +49,11 @@ def _missing(name) -> list[str]:
 
 
 def check_request(formats, output="classes", size=None, min_agreement=None) -> None:
-    """What can be refused before a model is loaded.
+    """Check the arguments of an export before a model is loaded.
 
     Raises:
-        UserError: an unknown format or output, one that needs a package that is not installed, a
-            size or a bar that makes no sense.
+        UserError: an unknown format or output, a format whose packages are not installed, a size
+            that is not (H, W) in pixels, a min_agreement outside 0..1.
     """
     if not formats:
         raise UserError(f"no formats; expected some of {', '.join(FORMATS)}")

@@ -1,6 +1,4 @@
-"""Labels and metadata inside a .tflite file, and what a runtime makes of its operators."""
-
-from __future__ import annotations
+"""Add TFLite metadata and labels to a .tflite file."""
 
 import io
 import json
@@ -16,11 +14,16 @@ NAMES_FILE = "labels.txt"
 
 
 def add_metadata(model: bytes, labels: LabelSet, output: str) -> bytes:
-    """The file with TFLite metadata, and its labels attached.
+    """Return a .tflite file with TFLite metadata and two attached label files.
 
-    The metadata name `labels.txt` as the labels of the output's values (of its last axis, where it
-    holds scores). `labels.txt` (a name a line) and `labels.json` (colours too) are a zip archive
-    behind the flatbuffer, as TFLite metadata attach files: any zip reader opens it.
+    The attached files are a zip archive behind the flatbuffer, as TFLite metadata define it; any
+    zip reader opens it. `labels.txt` has one class name a line; the metadata name it as the labels
+    of the output's values, or of its last axis if the output holds scores. `labels.json` also has
+    the colours.
+
+    Args:
+        model: the content of a .tflite file.
+        output: "classes", "logits" or "probabilities".
     """
     stream = io.BytesIO(_with_buffer(model, _model_metadata(output)))
     stream.seek(0, io.SEEK_END)
@@ -29,20 +32,20 @@ def add_metadata(model: bytes, labels: LabelSet, output: str) -> bytes:
             (NAMES_FILE, "\n".join(labels.names) + "\n"),
             (LABELS_FILE, json.dumps(labels.to_config())),
         ):
-            # The first date a zip can have: the same model gives the same file.
+            # A fixed date, the earliest of a zip: the same model gives the same bytes.
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
     return stream.getvalue()
 
 
 def _with_buffer(model: bytes, metadata: bytes) -> bytes:
-    """The flatbuffer with one more entry of `Model.metadata` (tensorflow/lite schema.fbs)."""
+    """Add an entry to `Model.metadata` of the flatbuffer (tensorflow/lite schema.fbs)."""
     from ai_edge_litert import schema_py_generated as schema
 
     tree = schema.ModelT.InitFromPackedBuf(bytearray(model), 0)
-    for outside in tree.buffers:
-        if outside.offset > 1:  # its bytes stand behind the flatbuffer, as ai-edge-quantizer's do
-            data = model[outside.offset : outside.offset + outside.size]
-            outside.data, outside.offset, outside.size = np.frombuffer(data, np.uint8), 0, 0
+    for stored in tree.buffers:
+        if stored.offset > 1:  # ai-edge-quantizer stores its bytes behind the flatbuffer
+            data = model[stored.offset : stored.offset + stored.size]
+            stored.data, stored.offset, stored.size = np.frombuffer(data, np.uint8), 0, 0
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = np.frombuffer(metadata, np.uint8)
     entry.name, entry.buffer = b"TFLITE_METADATA", len(tree.buffers)
@@ -54,10 +57,11 @@ def _with_buffer(model: bytes, metadata: bytes) -> bytes:
 
 
 def _model_metadata(output: str) -> bytes:
-    """ModelMetadata of tflite-support's metadata_schema.fbs, version 1; fields by their number.
+    """Return a ModelMetadata flatbuffer; the numbers are the schema's field numbers.
 
-    Where the output holds scores, with what MediaPipe's ImageSegmenter reads (custom_metadata of
-    its metadata_schema.fbs). On a class map it would give zeros without an error.
+    The schema is tflite-support's metadata_schema.fbs, version 1. Files whose output holds scores
+    also get the custom_metadata that MediaPipe's ImageSegmenter reads (its metadata_schema.fbs);
+    with a class map as output it would return zeros without an error.
     """
     builder = flatbuffers.Builder(1024)
     text = builder.CreateString
@@ -89,7 +93,7 @@ def _model_metadata(output: str) -> bytes:
 
 
 def _segmenter_options(output: str) -> bytes:
-    """ImageSegmenterOptions of MediaPipe's image_segmenter_metadata_schema.fbs."""
+    """Return ImageSegmenterOptions of MediaPipe's image_segmenter_metadata_schema.fbs."""
     builder = flatbuffers.Builder(64)
     none, softmax = 0, 2  # Activation, which MediaPipe applies
     activation = none if output == "probabilities" else softmax
@@ -100,7 +104,11 @@ def _segmenter_options(output: str) -> bytes:
 
 
 def _table(builder, count, fields):
-    """A table of `count` fields by number: offsets, or (value,), which is a byte."""
+    """Write a table of `count` fields and return its offset.
+
+    Args:
+        fields: field number -> the offset of another object, or (value,) for a value of one byte.
+    """
     builder.StartObject(count)
     for number, value in fields.items():
         if isinstance(value, tuple):

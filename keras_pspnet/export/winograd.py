@@ -1,18 +1,17 @@
-"""A 3x3 convolution with half of the multiplications along its rows: Winograd's F(4, 3).
+"""Compute a 3x3 convolution with half of the multiplications: Winograd's F(4, 3) along the rows.
 
-Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016, arXiv 1509.09308), in one
-dimension: four neighbouring outputs of a row are made of six products instead of twelve.
+From Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016, arXiv 1509.09308), in
+one dimension: four neighbouring outputs of a row take six products instead of twelve.
 """
-
-from __future__ import annotations
 
 import keras
 import numpy as np
 from keras import layers, ops
 
 TILE = 4
+"""Outputs of a row that are computed together."""
 
-INPUT = np.array(  # B transposed: six sums of six neighbouring inputs
+INPUT_TRANSFORM = np.array(  # the paper's B transposed: six sums of six neighbouring inputs
     [
         [4, 0, -5, 0, 1, 0],
         [0, -4, -4, 1, 1, 0],
@@ -24,7 +23,7 @@ INPUT = np.array(  # B transposed: six sums of six neighbouring inputs
     np.float32,
 )
 
-KERNEL = np.array(  # G: six sums of the three taps of a row
+KERNEL_TRANSFORM = np.array(  # the paper's G: six sums of the three taps of a kernel row
     [
         [1 / 4, 0, 0],
         [-1 / 6, -1 / 6, -1 / 6],
@@ -39,15 +38,15 @@ KERNEL = np.array(  # G: six sums of the three taps of a row
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class WinogradConv2D(layers.Layer):
-    """A 3x3 convolution, padding "same", with a bias, for maps of a known size.
+    """Convolve with a 3x3 kernel, stride 1, padding "same", and a bias, by Winograd's algorithm.
+
+    Call: (B, H, W, C) float32 -> (B, H, W, filters) float32; H, W and C must be known. The results
+    differ from a plain convolution's by about 1e-6 of their range.
 
     Args:
-        filters: output channels.
-        parts: the input channels are taken in so many groups, whose results are added.
+        filters: number of output channels.
+        parts: number of groups of input channels that are convolved separately and summed.
         activation: as in keras.layers.Conv2D.
-
-    Call: (B, H, W, C) float32 -> (B, H, W, filters). Results differ from a plain convolution's by
-    about 1e-6 of their range.
     """
 
     def __init__(self, filters, *, parts=1, activation=None, **kwargs):
@@ -61,29 +60,32 @@ class WinogradConv2D(layers.Layer):
         shape = (3, 1, channels, self.filters)
         self.kernels = [
             self.add_weight(shape=shape, initializer="zeros", name=f"kernel_{index}")
-            for index in range(len(KERNEL))
+            for index in range(len(KERNEL_TRANSFORM))
         ]
         self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def assign(self, kernel, bias):
-        """Takes the weights of a plain convolution: (3, 3, C, filters) and (filters,)."""
-        for weight, row in zip(self.kernels, KERNEL):
-            weight.assign(np.einsum("k,ykio->yio", row, kernel)[:, None])
+        """Set the weights from a plain convolution's: (3, 3, C, filters) and (filters,)."""
+        for weight, taps in zip(self.kernels, KERNEL_TRANSFORM):
+            weight.assign(np.einsum("k,ykio->yio", taps, kernel)[:, None])
         self.bias.assign(bias)
 
     def call(self, inputs):
         _, height, width, channels = inputs.shape
+        window = len(INPUT_TRANSFORM)
         tiles = -(-(width + 2) // TILE)
-        # All rows one behind the other, with their padding between: one row for stride and window.
+        # Join all rows, each with its padding, to one: TensorFlow's depthwise convolution wants
+        # equal strides in both directions, and down a single row the stride has no effect.
         row = ops.pad(inputs, ((0, 0), (0, 0), (1, TILE * tiles - width - 1), (0, 0)))
         row = ops.reshape(row, (-1, 1, height * tiles * TILE, channels))
-        row = ops.pad(row, ((0, 0), (0, 0), (0, len(INPUT) - TILE), (0, 0)))
+        row = ops.pad(row, ((0, 0), (0, 0), (0, window - TILE), (0, 0)))
         products = []
-        for weights, kernel in zip(INPUT, self.kernels):
-            window = np.broadcast_to(weights[None, :, None, None], (1, len(INPUT), channels, 1))
-            sums = ops.depthwise_conv(row, ops.convert_to_tensor(window), strides=TILE)
+        for weights, kernel in zip(INPUT_TRANSFORM, self.kernels):
+            weights = np.broadcast_to(weights[None, :, None, None], (1, window, channels, 1))
+            sums = ops.depthwise_conv(row, ops.convert_to_tensor(weights), strides=TILE)
             sums = ops.reshape(sums, (-1, height, tiles, channels))
             products.append(conv_in_parts(sums, kernel, None, self.parts, padding="same"))
+        # The paper's A transposed: four outputs from six products.
         first, a, b, c, d, last = products
         even, odd, twice_even, twice_odd = a + b, a - b, c + d, c - d
         first = first + self.bias
@@ -106,13 +108,20 @@ class WinogradConv2D(layers.Layer):
 
 
 def conv_in_parts(x, kernel, bias, parts, **arguments):
-    """The sum of the convolutions of `parts` groups of input channels, and a bias."""
+    """Convolve `parts` groups of input channels separately, sum the results and add a bias.
+
+    Args:
+        x: (B, H, W, C) float32.
+        kernel: (height, width, C, filters).
+        bias: (filters,) or None.
+        arguments: those of keras.ops.conv.
+    """
     size = -(-x.shape[-1] // parts)
     result = None
     for start in range(0, x.shape[-1], size):
         group = slice(start, start + size)
         part = ops.conv(x[..., group], kernel[:, :, group], **arguments)
         if start == 0 and bias is not None:
-            part = part + bias  # to the first, with which TFLite fuses it
+            part = part + bias  # here, because TFLite fuses it with the first part
         result = part if result is None else result + part
     return result

@@ -1,1 +1,1 @@
-"""Load a model from any kind of file and segment pictures with it."""
+"""Load models from any supported file and segment pictures with them."""

@@ -1,6 +1,4 @@
-"""One kind of callable from a Keras model, and from .keras, SavedModel, .tflite and .onnx files."""
-
-from __future__ import annotations
+"""Load a model from any supported file and run it through one interface."""
 
 import contextlib
 import dataclasses
@@ -26,16 +24,17 @@ KINDS = {
 
 
 def check_model(path, *kinds: str) -> str:
-    """What kind of model a path holds, without importing TensorFlow.
+    """Return what kind of model a path holds, without importing TensorFlow.
 
     Args:
-        kinds: those of KINDS that are wanted; all by default.
+        path: a file or folder.
+        kinds: the kinds to accept, keys of KINDS; all by default.
 
     Returns:
         "keras", "saved_model", "tflite" or "onnx".
 
     Raises:
-        UserError: nothing there, or no model of these kinds.
+        UserError: the path does not exist, or is not a model of an accepted kind.
     """
     path = Path(path)
     expected = f"expected {' or '.join(KINDS[kind] for kind in kinds or KINDS)}"
@@ -59,7 +58,7 @@ def _kind(path, expected) -> str:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if head[4:8] == b"TFL3":
         return "tflite"
-    if path.suffix == ".onnx":  # a protobuf, which has no mark of its own
+    if path.suffix == ".onnx":  # a protobuf file has no magic number
         return "onnx"
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         if "config.json" in archive.namelist():
@@ -68,17 +67,17 @@ def _kind(path, expected) -> str:
 
 
 def load_model(path):
-    """A trained model from any of its files.
+    """Load a trained model from any of its files.
 
     Args:
         path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file.
 
     Returns:
-        A keras.Model from `.keras`; else a `predict.Predictor`: a callable that takes uint8
-        (B, H, W, 3) and returns an array.
+        A keras.Model for a `.keras` file. Otherwise a `Predictor`: a callable that maps uint8
+        pictures (B, H, W, 3) to class ids (B, H, W) or scores (B, H, W, C).
 
     Raises:
-        UserError: no such file, not a model, or a damaged one.
+        UserError: the file does not exist, is not a model of this package, or is damaged.
     """
     kind = check_model(path)
     readers = {"keras": _load_keras, "saved_model": _saved_model, "tflite": _tflite, "onnx": _onnx}
@@ -86,7 +85,7 @@ def load_model(path):
         return readers[kind](path)
     except UserError:
         raise
-    except Exception as error:  # a damaged file can fail anywhere inside the readers
+    except Exception as error:  # a damaged file can raise anything inside the libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
 
@@ -106,55 +105,37 @@ def _saved_model(path) -> Predictor:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    if SIGNATURE not in loaded.signatures:
-        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
+    _check_signature(path, loaded.signatures)
     function = loaded.signatures[SIGNATURE]
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
-    _check_contract(
-        path,
-        [(key, spec.dtype.as_numpy_dtype, tuple(spec.shape)) for key, spec in inputs.items()],
-        list(outputs),
-    )
-    ((name, spec),) = inputs.items()
-    (output,) = outputs
 
-    def run(images):
-        # The function lives as long as what was loaded; the signature has a batch of one.
-        assert loaded is not None
-        results = [function(**{name: tf.constant(image[None])})[output] for image in images]
-        return np.concatenate([result.numpy() for result in results])
+    def run(**feed):  # keeps `loaded` alive, which owns the function's variables
+        feed = {name: tf.constant(image) for name, image in feed.items()}
+        return loaded.signatures[SIGNATURE](**feed)
 
     file = Path(path) / "assets.extra" / LABELS_FILE
-    labels = json.loads(read_bytes(file)) if file.is_file() else None
-    shape = outputs[output].shape
-    return Predictor(run, output, _labels(labels, output, shape), tuple(spec.shape[1:3]))
+    return _exported(
+        path,
+        {name: (spec.dtype.as_numpy_dtype, spec.shape) for name, spec in inputs.items()},
+        {name: spec.shape for name, spec in outputs.items()},
+        run,
+        json.loads(read_bytes(file)) if file.is_file() else None,
+    )
 
 
 def _tflite(path) -> Predictor:
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path), num_threads=2)
-    if SIGNATURE not in interpreter.get_signature_list():
-        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
+    _check_signature(path, interpreter.get_signature_list())
     runner = interpreter.get_signature_runner(SIGNATURE)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    _check_contract(
+    return _exported(
         path,
-        [(key, spec["dtype"], tuple(spec["shape"])) for key, spec in inputs.items()],
-        list(outputs),
-    )
-    ((name, spec),) = inputs.items()
-    ((output, result),) = outputs.items()
-
-    def run(images):
-        results = [runner(**{name: image[None]})[output] for image in images]
-        return np.concatenate(results)
-
-    return Predictor(
-        run,
-        output,
-        _labels(read_tflite_labels(path), output, result["shape"]),
-        tuple(int(side) for side in spec["shape"][1:3]),
+        {name: (spec["dtype"], spec["shape"]) for name, spec in inputs.items()},
+        {name: spec["shape"] for name, spec in outputs.items()},
+        runner,
+        read_tflite_labels(path),
     )
 
 
@@ -166,26 +147,38 @@ def _onnx(path) -> Predictor:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    _check_contract(
-        path,
-        [(x.name, np.uint8 if x.type == "tensor(uint8)" else None, tuple(x.shape)) for x in inputs],
-        [x.name for x in outputs],
-    )
-    output = outputs[0].name
-
-    def run(images):
-        return np.concatenate([session.run(None, {inputs[0].name: x[None]})[0] for x in images])
-
+    dtypes = {"tensor(uint8)": np.uint8}
+    outputs = {spec.name: spec.shape for spec in session.get_outputs()}
     labels = session.get_modelmeta().custom_metadata_map.get(LABELS_FILE)
-    labels = _labels(labels and json.loads(labels), output, outputs[0].shape)
-    return Predictor(run, output, labels, tuple(inputs[0].shape[1:3]))
+    return _exported(
+        path,
+        {spec.name: (dtypes.get(spec.type), spec.shape) for spec in session.get_inputs()},
+        outputs,
+        lambda **feed: dict(zip(outputs, session.run(None, feed))),
+        json.loads(labels) if labels else None,
+    )
 
 
-def _check_contract(path, inputs, outputs) -> None:
-    """Whether a file takes and gives what `contract` says: (name, dtype, shape) in, names out."""
-    fits = len(inputs) == len(outputs) == 1 and outputs[0] in OUTPUTS
-    for _, dtype, shape in inputs:
+def _check_signature(path, signatures) -> None:
+    if SIGNATURE not in signatures:
+        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
+
+
+def _exported(path, inputs, outputs, run, labels) -> Predictor:
+    """Wrap an exported file after checking that it keeps `device_contract`.
+
+    Args:
+        path: the file, for messages.
+        inputs: {name: (dtype, shape)}.
+        outputs: {name: shape}.
+        run: takes a picture uint8 (1, H, W, 3) by the input's name, returns {name: array}.
+        labels: the configuration of the file's LabelSet, or None.
+
+    Raises:
+        UserError: other inputs or outputs.
+    """
+    fits = len(inputs) == len(outputs) == 1 and set(outputs) <= set(OUTPUTS)
+    for dtype, shape in inputs.values():
         fits = fits and dtype == np.uint8 and len(shape) == 4 and shape[0] == 1 and shape[3] == 3
         fits = fits and all(isinstance(side, (int, np.integer)) for side in shape)
     if not fits:
@@ -193,10 +186,22 @@ def _check_contract(path, inputs, outputs) -> None:
             f"{path}: not a file of export_model: expected one uint8 picture (1, H, W, 3) in, and "
             f"{', '.join(OUTPUTS)} out"
         )
+    ((name, (_, shape)),) = inputs.items()
+    ((output, scores),) = outputs.items()
+    if labels is not None:
+        labels = LabelSet.from_config(labels)
+    else:
+        labels = LabelSet.numbered(256 if output == "classes" else int(scores[-1]))
+    return Predictor(
+        lambda images: np.concatenate([run(**{name: image[None]})[output] for image in images]),
+        output,
+        labels,
+        tuple(int(side) for side in shape[1:3]),
+    )
 
 
 def read_tflite_labels(path) -> dict | None:
-    """The labels attached to a .tflite file (a zip behind the flatbuffer), if it has any."""
+    """Return the labels in the zip archive at the end of a .tflite file, or None."""
     if not zipfile.is_zipfile(path):
         return None
     with zipfile.ZipFile(path) as archive:
@@ -205,34 +210,34 @@ def read_tflite_labels(path) -> dict | None:
         return json.loads(archive.read(LABELS_FILE))
 
 
-def _labels(config, output, shape) -> LabelSet:
-    if config is not None:
-        return LabelSet.from_config(config)
-    return LabelSet.numbered(256 if output == "classes" else int(shape[-1]))
-
-
-_networks = weakref.WeakKeyDictionary()
+_predictors = weakref.WeakKeyDictionary()
 
 
 def as_predictor(model) -> Predictor:
-    """What `load_model` returns, a keras.Model too, as a `Predictor` without the auxiliary head."""
+    """Return a model as a `Predictor`, without its auxiliary head.
+
+    Args:
+        model: anything that `load_model` returns. The predictor of a keras.Model is cached; its
+            labels are read anew at each call.
+
+    Raises:
+        UserError: a Keras model that `build_pspnet` did not make.
+    """
     if isinstance(model, Predictor):
         return model
     from keras_pspnet.network.main_head import check_ours, labels_of
 
-    if model not in _networks:
+    if model not in _predictors:
         check_ours(model, "model")
-        _networks[model] = _keras_network(model)
-    # Its labels may have been set since.
-    return dataclasses.replace(_networks[model], labels=labels_of(model))
+        _predictors[model] = _keras_predictor(model)
+    return dataclasses.replace(_predictors[model], labels=labels_of(model))
 
 
-def _keras_network(model) -> Predictor:
+def _keras_predictor(model) -> Predictor:
     from keras_pspnet.network.main_head import labels_of, main_network, output_stride_of
 
-    main, labels = main_network(model), labels_of(model)
-    size = main.input.shape[1:3]
-    if None in size:
-        stride = output_stride_of(model)
-        return Predictor(main.predict_on_batch, "logits", labels, None, stride, floats=True)
-    return Predictor(main.predict_on_batch, "logits", labels, tuple(size), floats=True)
+    main = main_network(model)
+    given = {"size": tuple(main.input.shape[1:3])}
+    if None in given["size"]:
+        given = {"stride": output_stride_of(model)}
+    return Predictor(main.predict_on_batch, "logits", labels_of(model), floats=True, **given)

@@ -1,6 +1,4 @@
-"""A model from any kind of file, as one callable."""
-
-from __future__ import annotations
+"""One callable for models of every file format."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,15 +11,15 @@ from keras_pspnet.labels import LabelSet
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A network, whatever file it came from: uint8 (B, H, W, 3) -> array.
+    """A model of any file format: maps uint8 pictures (B, H, W, 3) to class ids or scores.
 
     Args:
-        run: uint8 (B, H, W, 3) -> (B, H, W, C) float32 or (B, H, W) class ids.
-        output: "logits", "probabilities" or "classes".
-        labels: what the classes are called.
-        size: (H, W) that the network takes; None for any.
-        stride: with size None, the network's output stride.
-        floats: it takes float32 pictures in 0..255 as well as uint8.
+        run: maps uint8 (B, H, W, 3) to float32 scores (B, H, W, C) or class ids (B, H, W).
+        output: what `run` returns: "logits", "probabilities" or "classes".
+        labels: the classes.
+        size: (H, W) of the pictures that `run` takes; None for any size.
+        stride: the network's output stride, used where `size` is None.
+        floats: True if `run` also takes float32 pictures in 0..255.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
@@ -35,13 +33,13 @@ class Predictor:
         return self.run(np.asarray(images))
 
     def check_labels(self, labels: LabelSet) -> None:
-        """Whether labels fit.
+        """Check that the model has as many classes as there are labels.
 
         Raises:
-            UserError: another number of labels than the network has classes.
+            UserError: the numbers differ.
         """
         if len(labels) != len(self.labels):
             raise UserError(
                 f"the model has {len(self.labels)} classes, the labels are {len(labels)}; expected "
-                "as many"
+                "the same number"
             )

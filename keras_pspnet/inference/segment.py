@@ -1,6 +1,4 @@
-"""From a picture of any size to its class ids, around any network."""
-
-from __future__ import annotations
+"""Segment pictures of any size with any model."""
 
 import dataclasses
 import math
@@ -13,28 +11,31 @@ from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.predictor import Predictor
 
 STRIDE = 2 / 3
-"""Of the sliding window, as a share of its side; semseg tool/test.py."""
+"""Stride of the sliding window as a share of its side (semseg tool/test.py)."""
 
 TILE_BYTES = 2**27
-"""What the scores of the tiles that are computed at once may hold."""
+"""Maximum bytes of the scores of one batch of windows."""
 
 TILE_PIXELS = 2 * 713**2
-"""How many pixels they may have: inside a PSPNet50 a pixel takes about 600 bytes."""
+"""Maximum pixels of one batch of windows: a PSPNet-50 needs about 600 bytes for each."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Protocol:
-    """How a network looks at a picture; the defaults look once, at all of it.
+    """How a picture is fed to the network.
+
+    Whole, or as sliding windows at several scales, optionally mirrored.
 
     Args:
-        crop: (H, W) of a window that slides over the picture, as in the authors' test program
-            (semseg tool/test.py); None for the whole picture.
-        base: the picture's long side at scale 1, with `crop`; None for its own.
-        scales: of the picture, with `crop`; the probabilities are averaged.
-        flip: with the mirrored picture, too; the probabilities are averaged.
+        crop: (H, W) of the sliding window in pixels, as in the authors' test program (semseg
+            tool/test.py); None feeds the whole picture.
+        base: length in pixels of the picture's long side at scale 1; None keeps the picture's own.
+            Needs `crop`.
+        scales: factors of `base`; the probabilities of all scales are averaged. Needs `crop`.
+        flip: average with the probabilities of the mirrored picture.
 
     Raises:
-        UserError: values that make no sense, or not together.
+        UserError: a value is out of range, or `base` or `scales` lack `crop`.
     """
 
     crop: tuple[int, int] | None = None
@@ -52,21 +53,22 @@ class Protocol:
         if not self.scales or not all(0 < scale < 100 for scale in self.scales):
             raise UserError(f"--scales {self.scales}: expected positive numbers, as 0.5,1,1.5")
         if len(set(self.scales)) < len(self.scales):
-            raise UserError(f"--scales {self.scales}: one stands twice")
+            raise UserError(f"--scales {self.scales}: a scale appears twice")
 
-    def check(self, network: Predictor) -> None:
-        """Whether a network can be looked through like this.
+    def check(self, predictor: Predictor) -> None:
+        """Check that a model can be used with this protocol.
 
         Raises:
-            UserError: it gives class ids alone, or has another size than the window.
+            UserError: the model returns class ids instead of scores, or takes another size than
+                the window's.
         """
-        if network.output == "classes" and self != Protocol():
+        if predictor.output == "classes" and self != Protocol():
             raise UserError(
                 "--crop, --scales and --flip average probabilities, the model gives class ids "
                 "alone; export it with --output logits"
             )
-        if self.crop and network.size and tuple(self.crop) != tuple(network.size):
-            height, width = network.size
+        if self.crop and predictor.size and tuple(self.crop) != tuple(predictor.size):
+            height, width = predictor.size
             raise UserError(
                 f"--crop {self.crop[0]} {self.crop[1]}: the model takes {height}x{width} alone; "
                 f"expected --crop {height} {width}"
@@ -76,82 +78,95 @@ class Protocol:
 def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
     """Segment a picture of any size into class ids.
 
-    The picture is resized to the network's size and the probabilities back to the picture's; a
-    network of any size takes the picture as it is, padded to n * stride + 1.
+    By default the picture is resized to the model's size and the probabilities are resized back. A
+    model of any size takes the picture as it is, padded to n * stride + 1.
 
     Args:
-        model: anything `load_model` returns.
+        model: anything that `load_model` returns.
         image: (H, W, 3) RGB in 0..255, or the path of a picture.
-        protocol: a sliding window, scales, the mirrored picture; the whole picture by default.
+        protocol: sliding window, scales and mirroring; by default the whole picture once.
 
     Returns:
         (H, W) class ids, uint8, or int32 beyond 256 classes.
 
     Raises:
-        UserError: a path that is no readable picture, an array of another shape, another model.
+        UserError: the picture cannot be read, the array has another shape, the model is not one of
+            this package, or the protocol does not fit it.
     """
-    network, image = as_predictor(model), as_picture(image)
-    height, width = image.shape[:2]
-    dtype = np.uint8 if len(network.labels) <= 256 else np.int32
+    predictor, image = as_predictor(model), as_picture(image)
+    size = image.shape[:2]
+    dtype = np.uint8 if len(predictor.labels) <= 256 else np.int32
     if protocol is not None and protocol != Protocol():
-        return probabilities(network, image, protocol).argmax(-1).astype(dtype)
-    if network.size is None:
-        result = network(pad_to_stride(image, network.stride)[None])[0, :height, :width]
-    else:
-        result = network(resize_image(image, network.size)[None])[0]
-    if network.output == "classes":
-        return resize_nearest(result, (height, width)).astype(dtype)
-    if result.shape[:2] != (height, width):
-        scores = softmax(result) if network.output == "logits" else result
-        result = resize_scores(scores, (height, width))
+        return probabilities(predictor, image, protocol).argmax(-1).astype(dtype)
+    result = _without_padding(predictor, predictor(_whole(predictor, image))[0], size)
+    if predictor.output == "classes":
+        return resize_nearest(result, size).astype(dtype)
+    if result.shape[:2] != size:
+        scores = softmax(result) if predictor.output == "logits" else result
+        result = resize_scores(scores, size)
     return result.argmax(-1).astype(dtype)
 
 
-def probabilities(network: Predictor, image: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """The probabilities of one picture's classes, at its own size.
+def probabilities(predictor: Predictor, image: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """Return the class probabilities of a picture at its own size.
 
-    With `crop`, for each scale (semseg tool/test.py): the picture is resized so that its long side
-    is scale * base, padded with the mean on both sides up to the window, and seen through windows
-    a stride of two thirds apart, the last one moved back inside. Where windows overlap their
-    probabilities are averaged, the padding is cut off, and what is left is resized to the picture.
+    With `crop`, as in semseg tool/test.py: for each scale the picture is resized so that its long
+    side is scale * base, and padded with the mean on both sides up to the window. The window
+    slides over it with a stride of two thirds of its side; the last position is moved back inside.
+    Probabilities of overlapping windows are averaged, then the padding is cut off and the rest is
+    resized to the picture.
 
     Args:
+        predictor: the model.
         image: (H, W, 3) uint8 RGB.
+        protocol: how to feed the picture.
 
     Returns:
-        (H, W, C) float32, sums of 1.
+        (H, W, C) float32; the classes of a pixel sum to 1.
+
+    Raises:
+        UserError: the protocol does not fit the model.
     """
-    protocol.check(network)
-    height, width = image.shape[:2]
+    protocol.check(predictor)
+    height, width = size = image.shape[:2]
     if protocol.crop is None:
-        if network.size is None:
-            padded = pad_to_stride(image, network.stride)[None]
-            return _scores(network, padded, protocol.flip)[0, :height, :width]
-        scores = _scores(network, resize_image(image, network.size)[None], protocol.flip)[0]
-        return resize_scores(scores, (height, width))
-    total = np.zeros((height, width, len(network.labels)), np.float32)
+        scores = _scores(predictor, _whole(predictor, image), protocol.flip)[0]
+        return resize_scores(_without_padding(predictor, scores, size), size)
+    total = np.zeros((height, width, len(predictor.labels)), np.float32)
     for scale in protocol.scales:
-        long = round(scale * (protocol.base or max(height, width)))
-        size = [max(round(long / max(height, width) * side), 1) for side in (height, width)]
-        picture = resize_scores(image.astype(np.float32), size)
-        if not network.floats:
+        long = round(scale * (protocol.base or max(size)))
+        scaled = [max(round(long / max(size) * side), 1) for side in size]
+        picture = resize_scores(image.astype(np.float32), scaled)
+        if not predictor.floats:
             picture = np.rint(picture).astype(np.uint8)
-        scores = _through_windows(network, picture, protocol)
-        for top in range(0, height, 64):  # in strips: whole copies would take most of the memory
+        scores = _through_windows(predictor, picture, protocol)
+        for top in range(0, height, 64):  # in strips: a resized copy of all scores is large
             rows = slice(top, min(top + 64, height))
-            total[rows] += resize_scores(scores, (height, width), rows)
+            total[rows] += resize_scores(scores, size, rows)
     total /= len(protocol.scales)
     return total
 
 
-def _through_windows(network, picture, protocol) -> np.ndarray:
-    """The probabilities (h, w, C) of a picture of any size, window by window."""
+def _whole(predictor, image) -> np.ndarray:
+    """Return the batch (1, h, w, 3) that feeds a whole picture: resized, or padded for any size."""
+    if predictor.size is None:
+        return pad_to_stride(image, predictor.stride)[None]
+    return resize_image(image, predictor.size)[None]
+
+
+def _without_padding(predictor, result, size) -> np.ndarray:
+    """Cut off what `_whole` padded."""
+    return result[: size[0], : size[1]] if predictor.size is None else result
+
+
+def _through_windows(predictor, picture, protocol) -> np.ndarray:
+    """Return the probabilities (h, w, C) of a picture (h, w, 3), averaged over all windows."""
     size, crop = picture.shape[:2], protocol.crop
     missing = [max(window - side, 0) for window, side in zip(crop, size)]
     before = [count // 2 for count in missing]
     if any(missing):
         padded = np.empty((size[0] + missing[0], size[1] + missing[1], 3), picture.dtype)
-        padded[:] = IMAGENET_MEAN if network.floats else np.rint(IMAGENET_MEAN)
+        padded[:] = IMAGENET_MEAN if predictor.floats else np.rint(IMAGENET_MEAN)
         padded[before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = picture
         picture = padded
     starts = [_starts(side, window) for side, window in zip(picture.shape, crop)]
@@ -160,13 +175,13 @@ def _through_windows(network, picture, protocol) -> np.ndarray:
         for top in starts[0]
         for left in starts[1]
     ]
-    total = np.zeros((*picture.shape[:2], len(network.labels)), np.float32)
+    total = np.zeros((*picture.shape[:2], len(predictor.labels)), np.float32)
     views = 2 if protocol.flip else 1
     pixels = crop[0] * crop[1] * views
     at_once = max(min(TILE_BYTES // (pixels * total.shape[2] * 4), TILE_PIXELS // pixels), 1)
     for first in range(0, len(windows), at_once):
         batch = windows[first : first + at_once]
-        scores = _scores(network, np.stack([picture[window] for window in batch]), protocol.flip)
+        scores = _scores(predictor, np.stack([picture[window] for window in batch]), protocol.flip)
         for window, tile in zip(batch, scores):
             total[window] += tile
     counts = [
@@ -178,18 +193,18 @@ def _through_windows(network, picture, protocol) -> np.ndarray:
 
 
 def _starts(side, window) -> list[int]:
-    """Where windows begin along a side that is no shorter than they are."""
+    """Return the first pixel of each window along a side that is at least as long as a window."""
     stride = math.ceil(window * STRIDE)
     count = math.ceil((side - window) / stride) + 1
     return [min(index * stride, side - window) for index in range(count)]
 
 
-def _scores(network, batch, flip) -> np.ndarray:
-    """The probabilities of a batch, averaged with those of its mirror image."""
+def _scores(predictor, batch, flip) -> np.ndarray:
+    """Return the probabilities of a batch; with `flip` averaged with those of its mirror image."""
     if flip:
         batch = np.concatenate([batch, batch[:, :, ::-1]])
-    scores = network(batch)
-    if network.output == "logits":
+    scores = predictor(batch)
+    if predictor.output == "logits":
         scores = softmax(scores)
     if not flip:
         return scores
@@ -198,7 +213,7 @@ def _scores(network, batch, flip) -> np.ndarray:
 
 
 def pad_to_stride(image, stride):
-    """Pads a picture at the bottom and the right with the mean, to n * stride + 1 each way."""
+    """Pad a uint8 picture at the bottom and the right with ImageNet's mean to n * stride + 1."""
     rows, columns = (-(side - 1) % stride for side in image.shape[:2])
     padded = np.empty((image.shape[0] + rows, image.shape[1] + columns, 3), np.uint8)
     padded[:] = np.rint(IMAGENET_MEAN)
@@ -207,10 +222,12 @@ def pad_to_stride(image, stride):
 
 
 def resize_scores(scores, size, rows=slice(None)):
-    """(h, w, C) floats resized to (H, W, C): bilinear, half-pixel, as cv2.INTER_LINEAR.
+    """Resize scores (h, w, C) to (H, W, C): bilinear with half-pixel centres, as cv2.INTER_LINEAR.
 
     Args:
-        rows: which of the H rows to give.
+        scores: floats (h, w, C).
+        size: (H, W).
+        rows: a slice of the H rows to return.
     """
     if tuple(size) == scores.shape[:2]:
         return scores[rows]
@@ -228,6 +245,6 @@ def resize_scores(scores, size, rows=slice(None)):
 
 
 def softmax(logits):
-    """Probabilities along the last axis."""
+    """Turn logits into probabilities along the last axis."""
     powers = np.exp(logits - logits.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)

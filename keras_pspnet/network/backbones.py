@@ -1,13 +1,10 @@
-"""The named backbones: the paper's deep-stem ResNets, EfficientNet-Lite0 and MobileNetV2."""
-
-from __future__ import annotations
+"""Build the named backbones: deep-stem ResNets, EfficientNet-Lite0 and MobileNetV2."""
 
 import dataclasses
 
 import keras
 from keras import layers
 
-from keras_pspnet.errors import UserError
 from keras_pspnet.images import IMAGENET_MEAN, IMAGENET_STD
 from keras_pspnet.network import dilation
 from keras_pspnet.network.layers import BatchNormalization
@@ -15,16 +12,16 @@ from keras_pspnet.network.layers import BatchNormalization
 
 @dataclasses.dataclass(frozen=True)
 class ResNet:
-    """A row of the ResNet table.
+    """The numbers that define a deep-stem ResNet of bottleneck blocks.
 
     Args:
-        blocks: bottleneck blocks in each stage.
-        width: channels of the first stage's 3x3 convolutions; they double from stage to stage.
-        stem: channels of the three 3x3 convolutions in front; (width, width, 2 * width) if empty.
-        contract_dilation: the first block of a dilated stage has half the dilation
-            (mmsegmentation's); else the full one (the authors').
-        stride_on_first: the stride of a block is on its 1x1 convolution (the authors' Caffe
-            network of 50 layers); else on its 3x3.
+        blocks: Number of blocks in each of the four stages.
+        width: Channels of the 3x3 convolutions of the first stage; they double with each stage.
+        stem: Channels of the three 3x3 convolutions of the stem; () for (width, width, 2 * width).
+        contract_dilation: Whether the first block of a dilated stage has half of the dilation (as
+            in mmsegmentation) instead of all of it (as in semseg).
+        stride_on_first: Whether the stride of a block is on its first 1x1 convolution (as in the
+            authors' Caffe network of 50 layers) instead of on its 3x3 convolution.
     """
 
     blocks: tuple[int, int, int, int]
@@ -39,7 +36,9 @@ RESNETS = {
     "resnet101": ResNet((3, 4, 23, 3)),
     "resnet152": ResNet((3, 8, 36, 3)),
     "resnet269": ResNet((3, 30, 48, 8)),  # the authors' Caffe prototxt
-    "resnet14_narrow": ResNet((1, 1, 1, 1), width=16),  # ours, for the generated scenes and tests
+    "resnet14_narrow": ResNet(
+        (1, 1, 1, 1), width=16
+    ),  # our own, for the generated scenes and tests
 }
 
 LITE0 = "efficientnet_lite0"
@@ -65,27 +64,37 @@ NORMALIZATION = {  # (mean, std) of RGB in 0..255
 }
 
 
-def backbone(name, x, output_stride=8):
-    """The features of the last two stages of a named backbone.
+def normalization_of(backbone) -> tuple:
+    """Return the (mean, std) of RGB in 0..255 of a named backbone or a ResNet."""
+    return NORMALIZATION["resnet50" if isinstance(backbone, ResNet) else backbone]
+
+
+def backbone(name, x, output_stride):
+    """Return the features of the last two stages of a named backbone.
 
     Args:
-        name: one of NAMES, or a row as in RESNETS.
-        x: normalised RGB, (B, H, W, 3).
-        output_stride: 8 (the paper), 16 or 32; later strides become dilations.
+        name: One of NAMES, or a ResNet.
+        x: Normalized RGB, (B, H, W, 3).
+        output_stride: 8, 16 or 32; later strides become dilations.
 
     Returns:
-        (auxiliary features, main features): the stage before the last and the last, both at
-        1 / output_stride of the input (at 32 the first is at 1 / 16).
+        (auxiliary features, main features): the stage before the last and the last stage, both at
+        1 / output_stride of the input; at 32 the first is at 1 / 16.
     """
-    row = name if isinstance(name, ResNet) else RESNETS.get(name)
-    if row is not None:
-        return resnet(x, row, output_stride)
-    if name == MOBILENET:
-        return dilation.features(mobilenet(x.shape[1:]), x, output_stride)
-    return efficientnet_lite0(x, output_stride)
+    resnet_config = name if isinstance(name, ResNet) else RESNETS.get(name)
+    if resnet_config is not None:
+        return resnet(x, resnet_config, output_stride)
+    if name == LITE0:
+        return efficientnet_lite0(x, output_stride)
+    # It pads by the size it is made for.
+    model = keras.applications.MobileNetV2(
+        input_shape=tuple(x.shape[1:]), include_top=False, weights=None
+    )
+    return dilation.features(model, x, output_stride)
 
 
 def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
+    """Apply a convolution without bias, padded symmetrically, and a batch norm."""
     x = _pad(x, kernel, stride, f"{name}_pad")
     x = layers.Conv2D(
         channels,
@@ -101,35 +110,36 @@ def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
 
 
 def _pad(x, kernel, stride, name):
-    """Symmetric zeros before a strided window, as in PyTorch; "same" is lopsided at even sizes."""
+    """Pad symmetrically before a strided window, as PyTorch; "same" is asymmetric at even sizes."""
     if stride == 1 or kernel == 1:
         return x
     return layers.ZeroPadding2D(kernel // 2, name=name)(x)
 
 
-def resnet(x, row: ResNet, output_stride=8):
-    """Stages 3 and 4 of a bottleneck ResNet; layers are named as semseg's keys, "." -> "_"."""
-    for index, channels in enumerate(row.stem or (row.width, row.width, 2 * row.width)):
+def resnet(x, config: ResNet, output_stride):
+    """Return the outputs of stages 3 and 4 of a ResNet; layers have semseg's names, "." -> "_"."""
+    width = config.width
+    for index, channels in enumerate(config.stem or (width, width, 2 * width)):
         conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
         x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
         x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)
-    # After a ReLU, padding with zeros is padding with minus infinity.
+    # Zeros are as good as minus infinity for this max pooling: no value behind a ReLU is below 0.
     x = _pad(x, 3, 2, "layer0_9_pad")
     x = layers.MaxPooling2D(3, strides=2, name="layer0_9")(x)
 
     stride, dilation = 4, 1
     stages = []
-    for stage, blocks in enumerate(row.blocks, start=1):
+    for stage, blocks in enumerate(config.blocks, start=1):
         first_stride = 1
         if stage > 1:
             if stride < output_stride:
                 stride, first_stride = stride * 2, 2
             else:
                 dilation *= 2
-        # In the reference every block of a dilated stage has its full dilation, the first one too.
-        first_dilation = max(dilation // 2, 1) if row.contract_dilation else dilation
-        strides = (first_stride, 1) if row.stride_on_first else (1, first_stride)
-        channels = row.width * 2 ** (stage - 1)
+        # In semseg the first block of a dilated stage has the full dilation too.
+        first_dilation = max(dilation // 2, 1) if config.contract_dilation else dilation
+        strides = (first_stride, 1) if config.stride_on_first else (1, first_stride)
+        channels = width * 2 ** (stage - 1)
         for block in range(blocks):
             how = (strides, first_dilation) if block == 0 else ((1, 1), dilation)
             x = _bottleneck(x, channels, *how, f"layer{stage}_{block}")
@@ -138,21 +148,15 @@ def resnet(x, row: ResNet, output_stride=8):
 
 
 def _bottleneck(x, channels, strides, dilation, name):
-    """1x1 down, 3x3 with the dilation, 1x1 up to four times the channels, and the shortcut.
+    """Apply a bottleneck block: 1x1, dilated 3x3, 1x1 to 4 * channels, plus the shortcut.
 
     Args:
-        strides: of the 1x1 and of the 3x3.
+        strides: Stride of the first 1x1 and of the 3x3 convolution.
     """
     shortcut = x
     if name.endswith("_0"):
-        shortcut = _conv_bn(
-            x,
-            4 * channels,
-            1,
-            max(strides),
-            name=f"{name}_downsample_0",
-            bn_name=f"{name}_downsample_1",
-        )
+        down = f"{name}_downsample"
+        shortcut = _conv_bn(x, 4 * channels, 1, max(strides), name=f"{down}_0", bn_name=f"{down}_1")
     x = _conv_bn(x, channels, 1, strides[0], name=f"{name}_conv1", bn_name=f"{name}_bn1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
     x = _conv_bn(x, channels, 3, strides[1], dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
@@ -162,8 +166,8 @@ def _bottleneck(x, channels, strides, dilation, name):
     return layers.ReLU(name=f"{name}_relu3")(x)
 
 
-def efficientnet_lite0(x, output_stride=16):
-    """The ends of stages 5 (112 channels) and 7 (320 channels) of EfficientNet-Lite0."""
+def efficientnet_lite0(x, output_stride):
+    """Return the outputs of stages 5 (112 channels) and 7 (320) of EfficientNet-Lite0."""
     x = _pad(x, 3, 2, "stem_pad")
     x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="conv_stem")(x)
     x = BatchNormalization(epsilon=1e-3, name="bn0")(x)
@@ -183,8 +187,8 @@ def efficientnet_lite0(x, output_stride=16):
                 x,
                 kernel,
                 first_stride if index == 0 else 1,
-                # The convolution that loses its stride still sees the undilated grid, so that the
-                # weights trained with the stride compute the same values.
+                # The convolution that loses its stride is not dilated itself: its input is not
+                # denser. So pretrained weights compute the same values as with the stride.
                 dilation if index == 0 else next_dilation,
                 expansion,
                 channels,
@@ -197,6 +201,7 @@ def efficientnet_lite0(x, output_stride=16):
 
 
 def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
+    """Apply an inverted residual block: 1x1 expansion, depthwise, 1x1 projection, shortcut."""
     shortcut = x
     if expansion > 1:
         width = x.shape[-1] * expansion
@@ -219,19 +224,3 @@ def _inverted_residual(x, kernel, stride, dilation, expansion, channels, name):
     if stride == 1 and shortcut.shape[-1] == channels:
         x = layers.Add(name=f"{name}_add")([x, shortcut])
     return x
-
-
-def mobilenet(shape, weights=None):
-    """keras.applications' own, which pads by the size that it is made for."""
-    try:
-        return keras.applications.MobileNetV2(
-            input_shape=tuple(shape), include_top=False, weights=weights and str(weights)
-        )
-    except Exception as error:  # no network, no such file, or one that does not fit
-        if weights is None:
-            raise
-        reason = str(error).strip().splitlines()[0][:160]
-        raise UserError(
-            f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there ({reason}); "
-            'expected "imagenet" and a network, or keras.applications\' file without its top'
-        ) from error

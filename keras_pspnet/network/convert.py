@@ -1,6 +1,4 @@
-"""The weights of other PSPNets in our network."""
-
-from __future__ import annotations
+"""Convert PSPNet checkpoints of other projects to Keras models."""
 
 import hashlib
 from pathlib import Path
@@ -18,30 +16,31 @@ from keras_pspnet.weights.reader import read_checkpoint
 from keras_pspnet.weights.recognise import recognise
 
 
-def convert(path, *, size=None) -> keras.Model:
-    """A PSPNet from somebody else's checkpoint.
+def convert(path: str | Path, *, size: tuple | None = None) -> keras.Model:
+    """Convert a PSPNet checkpoint of another project to a Keras model.
 
-    Formats: the authors' PyTorch checkpoints (semseg), mmsegmentation's on ResNetV1c, and weights
-    under the names of the authors' Caffe network; in files of PyTorch, safetensors, .h5 or .npy.
-    Format and variant are told from the keys.
+    Supported are PyTorch checkpoints of the authors (semseg) and of mmsegmentation (on ResNetV1c),
+    and weights under the names of the authors' Caffe network, in .pth, .safetensors, .h5 or .npy
+    files. Format and variant are recognised from the keys.
 
     Args:
-        path: the file; nothing in it is executed.
-        size: (H, W) that the model takes; any by default.
+        path: The checkpoint. No code in it is executed.
+        size: (H, W) of the model's input; None for any size.
 
     Returns:
-        A model of `build_pspnet`, with its auxiliary head where the file has one. Its layer `main`
-        carries the names of the classes and, as `source`, where the weights came from.
+        A model as of `build_pspnet`, with the auxiliary head if the file has one. Its layer `main`
+        holds the class names as `labels` and, as `source`, a record of the file: name, SHA-256,
+        format, network.
 
     Raises:
-        UserError: a file that cannot be read, that holds no known PSPNet, a key too many or too
-            few, a shape that does not fit.
+        UserError: The file cannot be read or holds no known PSPNet, a key is missing or left over,
+            or a shape does not fit.
     """
     return from_weights(recognise(read_checkpoint(path), path), path, size)
 
 
 def from_weights(weights: foreign.ForeignPSPNet, path, size=None) -> keras.Model:
-    """As `convert`, of what was read already."""
+    """Build the model of a checkpoint that was read already, see `convert`."""
     arrays = weights.arrays
     stem = tuple(len(arrays[f"layer0.{3 * n}.weight"]) for n in range(3))
     row = ResNet(
@@ -60,15 +59,15 @@ def from_weights(weights: foreign.ForeignPSPNet, path, size=None) -> keras.Model
             bins=weights.bins,
             channels=len(arrays["cls.0.weight"]),
             aux=any(key.startswith("aux.") for key in arrays),
-            dropout=0.1 if weights.whole_maps else keras.layers.Dropout(0.1),
+            dropout=0.1 if weights.spatial_dropout else keras.layers.Dropout(0.1),
             align_corners=weights.align_corners,
             normalization=weights.normalization,
         )
     except ValueError as error:
         raise UserError(
-            f"{path}: no PSPNet of its shapes ({str(error).splitlines()[0]})"
+            f"{path}: no PSPNet has arrays of these shapes ({str(error).splitlines()[0]})"
         ) from error
-    authors_names.assign(authors_names.named_variables(model), arrays, path, weights.spell)
+    authors_names.assign(authors_names.named_variables(model), arrays, path, weights.original_key)
     set_labels(model, weights.labels)
     model.get_layer("main").source = {
         "file": Path(path).name,

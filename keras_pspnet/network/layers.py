@@ -1,29 +1,28 @@
-"""The layers Keras lacks: the pyramid pooling module, its convolution, upsampling."""
-
-from __future__ import annotations
+"""Layers that Keras lacks: pyramid pooling, the convolution behind it, upsampling."""
 
 import keras
 from keras import ops
 
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.network.resampling import adaptive_pools, interpolation, resize, spatial_size
-
-BN_MOMENTUM = 0.9  # PyTorch's momentum 0.1, semseg model/resnet.py
-
-BN_EPSILON = 1e-5  # torch.nn.BatchNorm2d, semseg model/resnet.py
+from keras_pspnet.network.saving import refuse_version_0_1
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras's batch norm with the reference's momentum; on TensorFlow its training step is fused.
+    """Normalize by batch as keras.layers.BatchNormalization does, with a faster training step.
 
-    Keras 3 computes moments and their gradients one operation after the other on TensorFlow; with
-    the fused kernel a training step of EfficientNet-Lite0 takes 0.86 of the time
-    (benchmarks/results/training_steps.json). The values are Keras's, and so is everything in
-    inference and on other backends.
+    On TensorFlow, Keras 3 computes the moments and their gradients one operation after the other.
+    This layer uses TensorFlow's fused kernel in training, so a training step of EfficientNet-Lite0
+    takes 0.86 of the time (benchmarks/results/training_steps.json). Outputs, gradients and moving
+    statistics equal those of Keras's layer up to rounding. In inference, on other backends and
+    where the kernel does not apply, the layer is Keras's own.
+
+    The default momentum and epsilon are those of torch.nn.BatchNorm2d, which semseg
+    model/resnet.py uses (its momentum of 0.1 is 0.9 in Keras's terms).
     """
 
-    def __init__(self, momentum=BN_MOMENTUM, epsilon=BN_EPSILON, **kwargs):
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
@@ -31,14 +30,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
-        outputs, mean, variance, *_ = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            ops.cast(self.gamma, "float32"),
-            ops.cast(self.beta, "float32"),
+        # The raw operation: in some versions of TensorFlow its wrapper in tf.compat.v1.nn raises
+        # epsilon to at least 1.001e-5.
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.cast(self.gamma, "float32"),
+            offset=ops.cast(self.beta, "float32"),
+            mean=[],
+            variance=[],
             epsilon=self.epsilon,
-            is_training=True,
         )
-        # The kernel's variance is divided by n - 1, Keras's by n.
+        # The kernel divides the variance by n - 1, Keras by n.
         count = ops.cast(ops.size(inputs) // inputs.shape[-1], "float32")
         for moving, batch in (
             (self.moving_mean, mean),
@@ -48,7 +50,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return outputs
 
     def _fusible(self, inputs):
-        """What the kernel can do: maps, channels last, single precision inside."""
+        """Return whether the kernel takes this call: 4D, channels last, float32 variables."""
         return (
             keras.backend.backend() == "tensorflow"
             and len(inputs.shape) == 4
@@ -61,36 +63,41 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class PyramidPoolingModule(keras.layers.Layer):
-    """The paper's pyramid pooling module (section 3.2, figure 3), for any feature map.
+    """Pool a feature map at several grid sizes and concatenate the results with it.
 
-    Each bin size pools the map to bins x bins regions, reduces them with a 1x1 convolution, batch
-    norm and ReLU, and is upsampled to the map's size; the map itself and all branches are
-    concatenated, in the order of semseg's model/pspnet.py: [x, bins[0], bins[1], ...].
+    This is the pyramid pooling module of the paper (section 3.2, figure 3), for any feature map.
+    Each branch pools the map to bins x bins regions, reduces the channels with a 1x1 convolution,
+    batch norm and ReLU, and upsamples the result to the map's size. The output is the
+    concatenation [x, branch of bins[0], branch of bins[1], ...], in the order of semseg
+    model/pspnet.py.
 
     Args:
-        bins: regions along each side, one branch each.
-        pooling: "average" (the paper's best, table 1) or "max".
-        reduce_channels: True reduces each branch with its convolution ("DR" in table 1); False
-            upsamples the pooled maps as they are, without any weights.
-        channels: output channels of each branch; by default the input's divided by len(bins).
-        align_corners: how the branches are upsampled.
-        upsample: False leaves the branches bins x bins and concatenates nothing: what a
-            `PyramidConv2D` takes.
+        bins: Grid sizes, one branch each; positive integers.
+        pooling: "average" (the best in table 1) or "max".
+        reduce_channels: Whether each branch reduces the C channels of the map to C // len(bins),
+            at least 1 ("DR" in table 1). False upsamples the pooled maps as they are, and the
+            module has no weights.
+        align_corners: How branches are upsampled, bilinearly: True aligns the centers of the corner
+            pixels (the authors' Interp layer), False uses half-pixel centers.
+        upsample: False returns the list [x, branch, ...] without upsampling, each branch
+            (B, bins, bins, channels), as `PyramidConv2D` takes it.
 
-    Input: (B, H, W, C) floats, any H and W, also unknown ones.
-    Output: (B, H, W, C + len(bins) * channels), or C * (1 + len(bins)) without reduction; with
-        `upsample=False` the list of x and each branch, (B, bins, bins, channels).
+    Call:
+        (B, H, W, C) floats, any H and W, also unknown ones -> (B, H, W, C + len(bins) *
+        (C // len(bins))), or (B, H, W, C * (1 + len(bins))) without reduction.
+
+    Raises:
+        ValueError: `bins` or `pooling` has another form.
     """
 
     def __init__(
         self,
-        bins=(1, 2, 3, 6),
+        bins: tuple = (1, 2, 3, 6),
         *,
-        pooling="average",
-        reduce_channels=True,
-        channels=None,
-        align_corners=True,
-        upsample=True,
+        pooling: str = "average",
+        reduce_channels: bool = True,
+        align_corners: bool = True,
+        upsample: bool = True,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -98,12 +105,9 @@ class PyramidPoolingModule(keras.layers.Layer):
             raise ValueError(f"`bins` must be positive integers, at least one. Received: {bins}")
         if pooling not in ("average", "max"):
             raise ValueError(f'`pooling` must be "average" or "max". Received: {pooling!r}')
-        if channels is not None and channels < 1:
-            raise ValueError(f"`channels` must be positive. Received: {channels}")
         self.bins = tuple(int(b) for b in bins)
         self.pooling = pooling
         self.reduce_channels = reduce_channels
-        self.channels = channels
         self.align_corners = align_corners
         self.upsample = upsample
 
@@ -129,7 +133,7 @@ class PyramidPoolingModule(keras.layers.Layer):
 
     def call(self, x, training=None):
         levels = [x]
-        # In float32: a sum of thousands of half-precision values overflows.
+        # In float32: a sum over thousands of float16 values overflows.
         pyramid = adaptive_pools(ops.cast(x, "float32"), self.bins, self.pooling)
         for index, pooled in enumerate(pyramid):
             pooled = ops.cast(pooled, self.compute_dtype)
@@ -146,7 +150,7 @@ class PyramidPoolingModule(keras.layers.Layer):
     def _branch_channels(self, input_shape):
         if not self.reduce_channels:
             return input_shape[-1]
-        return self.channels or max(input_shape[-1] // len(self.bins), 1)
+        return max(input_shape[-1] // len(self.bins), 1)
 
     def compute_output_shape(self, input_shape):
         channels = self._branch_channels(input_shape)
@@ -155,13 +159,17 @@ class PyramidPoolingModule(keras.layers.Layer):
         channels = input_shape[-1] + len(self.bins) * channels
         return (*input_shape[:-1], channels)
 
+    @classmethod
+    def from_config(cls, config):
+        refuse_version_0_1(config, "channels")
+        return super().from_config(config)
+
     def get_config(self):
         return {
             **super().get_config(),
             "bins": self.bins,
             "pooling": self.pooling,
             "reduce_channels": self.reduce_channels,
-            "channels": self.channels,
             "align_corners": self.align_corners,
             "upsample": self.upsample,
         }
@@ -169,22 +177,25 @@ class PyramidPoolingModule(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class PyramidConv2D(keras.layers.Layer):
-    """A 3x3 convolution over the upsampled, concatenated pyramid that makes neither of them.
+    """Convolve (3x3) a feature pyramid without upsampling or concatenating it.
 
-    The convolution is linear in each branch, and a branch of b x b regions has b * b degrees of
-    freedom at each channel: its regions are multiplied by the kernel's nine taps first, and the
-    products spread over the map by two constant matrices, first along the rows, then down the
-    columns. The result is that of `PyramidPoolingModule` and a `Conv2D` with the same kernel,
-    padding "same", for any H and W, also unknown ones. PSPNet-50 at 473x473 needs 258 instead of
-    324 GFLOP so, and half of the time of a training step (benchmarks/results/training_steps.json).
+    The result is that of `PyramidPoolingModule()` followed by a `Conv2D` with the same kernel and
+    "same" padding, for any H and W, also unknown ones. It is computed at low rank: a branch of
+    b x b regions is multiplied by the kernel's nine taps before it is upsampled, and the products
+    are upsampled by two constant matrices, one for the columns and one for the rows. PSPNet-50 at
+    473x473 needs 258 instead of 324 GFLOP, and a training step half of the time
+    (benchmarks/results/training_steps.json).
 
     Args:
-        filters: output channels.
-        align_corners: how the branches would be upsampled.
+        filters: Number of output channels.
+        align_corners: How branches are upsampled, see `PyramidPoolingModule`.
 
-    Call: [x, branch, ...], what a `PyramidPoolingModule` with `upsample=False` gives
-        -> (B, H, W, filters).
-    Kernel: (3, 3, all channels, filters), in the order of the concatenation: the reference's.
+    Call:
+        [x, branch, ...], the output of `PyramidPoolingModule(upsample=False)` ->
+        (B, H, W, filters).
+
+    The kernel has the shape (3, 3, channels of x and all branches, filters), in the order of the
+    concatenation, as in semseg.
     """
 
     def __init__(self, filters, *, align_corners=True, **kwargs):
@@ -202,27 +213,37 @@ class PyramidConv2D(keras.layers.Layer):
         x, *branches = inputs
         channels = x.shape[-1]
         outputs = ops.conv(x, self.kernel[:, :, :channels], padding="same")
-        return outputs + self.pyramid(branches, self.kernel[:, :, channels:], spatial_size(x))
+        return outputs + self.convolve_branches(
+            branches, self.kernel[:, :, channels:], spatial_size(x)
+        )
 
-    def pyramid(self, branches, kernel, size):
-        """What the branches add, at low rank: (B, *size, filters)."""
+    def convolve_branches(self, branches, kernel, size):
+        """Return the branches' part of the convolution, (B, *size, filters).
+
+        Args:
+            branches: Tensors (B, bins, bins, channels).
+            kernel: (3, 3, channels of all branches, filters).
+            size: (H, W) of the feature map.
+        """
         height, width = size
         across, down = [], []
-        for bins, products in self.under_taps(branches, kernel):
+        for bins, products in self.tap_products(branches, kernel):
             products = ops.transpose(products, (0, 1, 3, 5, 2, 4))
             products = ops.reshape(products, (-1, 3 * bins, self.filters, 3 * bins))
-            across.append(_mix(products, self._spread(bins, width)))
-            down.append(self._spread(bins, height))
+            across.append(_matmul(products, self.tap_weights(bins, width)))
+            down.append(self.tap_weights(bins, height))
         # (B, 3 * bins of all branches, filters, W)
         across, down = ops.concatenate(across, axis=1), ops.concatenate(down, axis=0)
         across = ops.reshape(across, (-1, 1, across.shape[1], self.filters * width))
-        spread = _mix(ops.transpose(across, (0, 1, 3, 2)), down)
+        spread = _matmul(ops.transpose(across, (0, 1, 3, 2)), down)
         spread = ops.reshape(spread, (-1, self.filters, width, height))
         return ops.transpose(spread, (0, 3, 2, 1))
 
-    def under_taps(self, branches, kernel):
-        """Yields of each branch its bins and (B, bins, bins, 3, 3, filters): its regions' products
-        with the kernel's taps."""
+    def tap_products(self, branches, kernel):
+        """Yield (bins, products of the regions with the taps) of each branch.
+
+        The products have the shape (B, bins, bins, 3, 3, filters).
+        """
         first = 0
         for branch in branches:
             bins, channels = branch.shape[2:]
@@ -232,8 +253,8 @@ class PyramidConv2D(keras.layers.Layer):
             products = ops.conv(branch, taps, padding="valid")
             yield bins, ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
 
-    def _spread(self, bins, side):
-        """(3 * bins, side): what each region weighs at a place of an axis under each tap."""
+    def tap_weights(self, bins, side):
+        """Return the weight of each region under each tap at each pixel: (3 * bins, side)."""
         weights = interpolation(bins, side, self.align_corners, self.compute_dtype)
         padded = ops.pad(weights, ((1, 1), (0, 0)))
         under = ops.stack([padded[tap : tap + side] for tap in range(3)], axis=-1)
@@ -250,22 +271,26 @@ class PyramidConv2D(keras.layers.Layer):
         }
 
 
-def _mix(x, matrix):
-    """x @ matrix along the last axis, as a convolution: XNNPACK takes that in int8 too."""
+def _matmul(x, matrix):
+    """Return x @ matrix along the last axis, as a convolution: XNNPACK runs that in int8 too."""
     return ops.conv(x, matrix[None, None], padding="valid")
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class Upsample(keras.layers.Layer):
-    """Bilinear upsampling of one map to the height and width of another.
+    """Upsample one feature map bilinearly to the height and width of another.
+
+    The layer also holds the labels and the source of the network, although it does not compute with
+    them: attributes of a model are lost when it is saved, but the config of a layer survives
+    saving, ModelCheckpoint and clone_model. The network's last layer, `main`, is an Upsample.
 
     Args:
-        align_corners: see `resize`.
-        labels: the LabelSet of a network's class scores, or its config. It stands in the last
-            layer's config because that survives saving, ModelCheckpoint and clone_model.
-        source: what a converted network came from, plain values; see `convert`.
+        align_corners: True aligns the centers of the corner pixels, False uses half-pixel centers.
+        labels: LabelSet of the network's classes, or its config.
+        source: JSON-like record of where a converted network came from, see `convert`.
 
-    Call: x (B, h, w, C) and like (B, H, W, any) -> (B, H, W, C).
+    Call:
+        x (B, h, w, C), like (B, H, W, any) -> (B, H, W, C).
     """
 
     def __init__(self, align_corners=True, labels=None, source=None, **kwargs):

@@ -1,6 +1,4 @@
-"""Cross-entropy over the pixels that count."""
-
-from __future__ import annotations
+"""Cross-entropy over the pixels that are not void, with class weights, OHEM and soft Jaccard."""
 
 import math
 
@@ -8,38 +6,52 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pspnet.network.saving import refuse_version_0_1
+
+OHEM_MIN_SHARE = 0.1
+"""Share of a batch's valid pixels, the hardest ones, that OHEM always keeps. Our choice: a share,
+since crops differ in size; mmsegmentation's OHEMPixelSampler keeps 100,000 pixels per picture,
+which is 17 % of a 769x769 crop."""
+
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class VoidCrossentropy(keras.losses.Loss):
-    """Softmax cross-entropy of logits, the mean over the pixels that are not void.
+    """Compute the softmax cross-entropy of logits, averaged over the pixels that are not void.
 
-    As PyTorch's CrossEntropyLoss(weight, ignore_index): with class weights the mean is weighted. A
-    batch with nothing but void has loss 0.
+    Equal to PyTorch's `CrossEntropyLoss(weight, ignore_index)`: with class weights the mean is
+    weighted. A batch of nothing but void has loss 0.
 
-    With `jaccard`, a soft Jaccard loss is added, which is nearer to what mIoU measures (Rahman and
-    Wang 2016): 1 - the mean, over the classes that occur in the batch, of
-    sum(p * t) / sum(p + t - p * t) over all valid pixels of the batch, p the softmax, t 0 or 1.
+    With `jaccard`, a soft Jaccard loss is added, which is closer to what mIoU measures (Rahman and
+    Wang 2016). It is 1 - the mean, over the classes that occur in the batch, of
+    sum(p * t) / sum(p + t - p * t), where the sums run over all valid pixels of the batch, p is the
+    softmax of the logits and t is 1 for the true class and 0 otherwise.
 
     Args:
-        ignore: the mask value of void pixels.
-        class_weights: one factor a class, None for all 1.
-        ohem_threshold: mine hard pixels: only those count whose true class has a probability below
-            this value (0.7 is usual: mmsegmentation's OHEMPixelSampler); None counts all.
-        hard_share: but at least this share of a batch's valid pixels, the hardest, always counts.
-        jaccard: weight of the soft Jaccard loss, 0 for none.
+        ignore: Mask value of void pixels.
+        class_weights: One factor per class; None weighs all classes equally.
+        ohem_threshold: Online hard example mining (OHEM): only pixels whose predicted probability
+            of the true class is below this value, in (0, 1], contribute to the loss, and always at
+            least the hardest tenth of a batch's valid pixels. 0.7 is usual (mmsegmentation's
+            OHEMPixelSampler). None uses all pixels.
+        jaccard: Weight of the soft Jaccard loss; 0 adds none.
+        name: Name of the loss.
+        reduction: Must be "sum_over_batch_size", the mean.
 
-    Call: y_true (B, H, W) or (B, H, W, 1) class ids, y_pred (B, H, W, C) logits.
+    Call:
+        y_true (B, H, W) or (B, H, W, 1) class ids, y_pred (B, H, W, C) logits -> a float32 scalar.
+
+    Raises:
+        ValueError: An argument is out of range.
     """
 
     def __init__(
         self,
-        ignore=255,
-        class_weights=None,
-        ohem_threshold=None,
-        hard_share=0.1,
-        jaccard=0.0,
-        name="void_crossentropy",
-        reduction="sum_over_batch_size",
+        ignore: int = 255,
+        class_weights: list | None = None,
+        ohem_threshold: float | None = None,
+        jaccard: float = 0.0,
+        name: str = "void_crossentropy",
+        reduction: str = "sum_over_batch_size",
         **kwargs,
     ):
         super().__init__(name=name, reduction=reduction, **kwargs)
@@ -49,16 +61,13 @@ class VoidCrossentropy(keras.losses.Loss):
             raise ValueError(f"`ohem_threshold` must be in (0, 1]. Received: {ohem_threshold}")
         if jaccard < 0:
             raise ValueError(f"`jaccard` must not be negative. Received: {jaccard}")
-        if not 0 <= hard_share <= 1:
-            raise ValueError(f"`hard_share` must be in [0, 1]. Received: {hard_share}")
         self.ignore = ignore
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
         self.ohem_threshold = ohem_threshold
-        self.hard_share = hard_share
         self.jaccard = float(jaccard)
 
     def call(self, y_true, y_pred):
-        """The loss of each pixel, scaled so that the plain mean is the mean over what counts."""
+        """Return one value per pixel, scaled so that their plain mean is the loss."""
         if len(y_true.shape) == len(y_pred.shape):
             y_true = ops.squeeze(y_true, -1)
         y_true = ops.cast(y_true, "int32")
@@ -68,22 +77,30 @@ class VoidCrossentropy(keras.losses.Loss):
         losses = ops.sparse_categorical_crossentropy(labels, y_pred, from_logits=True)
         valid = weights = ops.cast(valid, losses.dtype)
         if self.ohem_threshold is not None:
-            weights = weights * self._hard(losses, weights)
+            weights = weights * self._ohem_mask(losses, weights)
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, losses.dtype), labels)
         pixels = ops.cast(ops.size(losses), losses.dtype)
         losses = losses * weights * ops.divide_no_nan(pixels, ops.sum(weights))
         return losses + self.jaccard * _jaccard(labels, valid, y_pred) if self.jaccard else losses
 
-    def _hard(self, losses, valid):
-        """1 for hard pixels: a loss over -log(ohem_threshold), or in the hardest share."""
+    def _ohem_mask(self, losses, valid):
+        """Return 1 for hard pixels: a loss of -log(ohem_threshold) or more, or the hardest share.
+
+        The mask may be 1 at void pixels.
+        """
         losses = ops.stop_gradient(losses)
         ranked = -ops.sort(-ops.reshape(ops.where(valid > 0, losses, -1.0), (-1,)))
-        keep = ops.cast(self.hard_share * ops.sum(valid), "int32")
+        keep = ops.cast(OHEM_MIN_SHARE * ops.sum(valid), "int32")
         last_kept = ops.take(ranked, ops.maximum(keep - 1, 0))
         limit = ops.where(keep > 0, last_kept, float("inf"))
         limit = ops.minimum(limit, -math.log(self.ohem_threshold))
         return ops.cast(losses >= ops.cast(limit, losses.dtype), losses.dtype)
+
+    @classmethod
+    def from_config(cls, config):
+        refuse_version_0_1(config, "hard_below")
+        return super().from_config(config)
 
     def get_config(self):
         return {
@@ -91,13 +108,12 @@ class VoidCrossentropy(keras.losses.Loss):
             "ignore": self.ignore,
             "class_weights": self.class_weights,
             "ohem_threshold": self.ohem_threshold,
-            "hard_share": self.hard_share,
             "jaccard": self.jaccard,
         }
 
 
 def _jaccard(labels, valid, logits):
-    """The soft Jaccard loss of a batch, a scalar in 0..1; 0 where all is void."""
+    """Return the soft Jaccard loss of a batch, a scalar in 0..1; 0 if all pixels are void."""
     truth = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype) * valid[..., None]
     probabilities = ops.softmax(logits) * valid[..., None]
     both = ops.sum(probabilities * truth, (0, 1, 2))
@@ -109,10 +125,15 @@ def _jaccard(labels, valid, logits):
 
 
 def class_weights(pixel_counts) -> list[float]:
-    """Square-rooted median-frequency weights of classes from their pixel counts.
+    """Return one weight per class, sqrt(median count / count of the class).
 
-    Median-frequency balancing (Eigen and Fergus 2015) weighs a class by median share / its share;
-    the root tempers it. A class without pixels gets weight 1.
+    The median is over the classes that have pixels; a class without pixels gets weight 1. This is
+    median frequency balancing (Eigen and Fergus 2015) with two changes: the square root, which
+    keeps the weights of rare classes moderate, and frequencies over all pixels of the data set,
+    where Eigen and Fergus count only the pictures in which the class occurs.
+
+    Args:
+        pixel_counts: Number of pixels of each class in the training set.
     """
     counts = np.asarray(pixel_counts, np.float64)
     median = np.median(counts[counts > 0]) if (counts > 0).any() else 1.0

@@ -1,24 +1,23 @@
-"""What a finished model carries at its main head: labels, output stride."""
-
-from __future__ import annotations
+"""Read and change what a finished model holds at its main head: labels, output stride."""
 
 import keras
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.network.layers import Upsample
 
 
 def labels_of(model: keras.Model) -> LabelSet:
-    """The LabelSet that a model carries in its layer `main`, or class_0, class_1, ..."""
+    """Return the LabelSet of a model, or class_0, class_1, ... if it has none."""
     main = model.get_layer("main")
     return main.labels or LabelSet.numbered(main.output.shape[-1])
 
 
 def set_labels(model: keras.Model, labels: LabelSet) -> None:
-    """Lets a model carry a LabelSet, through saving, cloning and export.
+    """Store a LabelSet in a model; saving, cloning and exporting keep it.
 
     Raises:
-        ValueError: another number of labels than the model has classes.
+        ValueError: The number of labels is not the model's number of classes.
     """
     main = model.get_layer("main")
     if len(labels) != main.output.shape[-1]:
@@ -27,15 +26,19 @@ def set_labels(model: keras.Model, labels: LabelSet) -> None:
 
 
 def main_network(model: keras.Model) -> keras.Model:
-    """The same network, with the same weights, without the auxiliary head."""
+    """Return the network without its auxiliary head; both share their weights."""
     return keras.Model(model.input, model.get_layer("main").output, name="pspnet")
 
 
 def output_stride_of(model: keras.Model) -> int:
-    """Input pixels for each step of the main head's map, of a model that takes any H and W."""
+    """Return the input pixels per step of the main head's feature map.
+
+    Args:
+        model: A network whose H or W is None.
+    """
     scores = keras.Model(model.input, model.get_layer("cls_4").output)
     axis = 1 + model.input.shape[1:3].index(None)
-    # By the growth: what a backbone's paddings add or leave out is the same at both sizes.
+    # From the difference of two sizes: constant paddings of a backbone cancel out.
     sides = (1025, 2049)
     steps = [
         scores.compute_output_shape((1, *(n or side for n in model.input.shape[1:3]), 3))[axis]
@@ -45,13 +48,15 @@ def output_stride_of(model: keras.Model) -> int:
 
 
 def check_ours(model, name) -> None:
-    """Whether a model is one of `build_pspnet`.
+    """Check that a model was made by `build_pspnet`.
+
+    Args:
+        model: Any object.
+        name: Name or path for the error message.
 
     Raises:
-        UserError: it is not.
+        UserError: It was not.
     """
-    from keras_pspnet.network.layers import Upsample
-
     layers = {layer.name: layer for layer in getattr(model, "layers", ())}
     if not isinstance(layers.get("main"), Upsample):
         raise UserError(f"{name}: {type(model).__name__}, but not one of build_pspnet")

@@ -1,17 +1,24 @@
-"""Normalise the input picture."""
-
-from __future__ import annotations
+"""Normalize the input image."""
 
 import keras
 import numpy as np
 from keras import layers, ops
 
-from keras_pspnet.network.graph_copy import rebuilt
+from keras_pspnet.network.graph_copy import copy_without_weights
 
 
-def _normalized(image, normalization):
+def normalize(image, normalization):
+    """Return a normalized image tensor.
+
+    Args:
+        image: RGB in 0..255, (B, H, W, 3), float32.
+        normalization: (mean, std), three values each, or a layer that is copied with its weights.
+
+    Raises:
+        ValueError: `normalization` is neither, or the layer cannot be copied from its config.
+    """
     if isinstance(normalization, layers.Layer):
-        layer = rebuilt(normalization, {"name": "normalization"})
+        layer = copy_without_weights(normalization, {"name": "normalization"})
         if layer is None:
             kind = type(normalization).__name__
             raise ValueError(f"`normalization` cannot be copied from its config. Received: {kind}")
@@ -25,17 +32,21 @@ def _normalized(image, normalization):
             f"Received: {normalization}"
         )
     mean, std = normalization
-    layer = layers.Normalization(
+    return layers.Normalization(
         mean=list(mean), variance=np.square(std).tolist(), dtype="float32", name="normalization"
-    )
-    return layer(image)
+    )(image)
 
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class CaffeNormalization(layers.Layer):
-    """What keras.applications' ResNets and VGGs were trained with: BGR minus ImageNet's mean.
+    """Convert RGB in 0..255 to BGR and subtract ImageNet's mean color.
 
-    Input: RGB in 0..255, (B, H, W, 3). Output: the same shape, float32.
+    The ResNet50/101/152 and VGG models of keras.applications were trained with it. Use it as
+    `build_pspnet(..., normalization=CaffeNormalization())`.
+
+    Call:
+        RGB in 0..255, (B, H, W, 3) -> BGR minus (103.939, 116.779, 123.68), the same shape,
+        float32 unless `dtype` is given.
     """
 
     MEAN = (103.939, 116.779, 123.68)  # keras.applications.imagenet_utils, mode "caffe"

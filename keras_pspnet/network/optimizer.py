@@ -1,6 +1,4 @@
-"""Stochastic gradient descent as the reference trains: coupled decay, a faster head."""
-
-from __future__ import annotations
+"""SGD as the authors train: L2 decay in the gradient, a larger learning rate for the heads."""
 
 import keras
 
@@ -10,29 +8,36 @@ from keras_pspnet.network.model import HEADS
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class PSPNetSGD(keras.optimizers.SGD):
-    """SGD with momentum whose L2 decay and head factor act on the gradient, as PyTorch's groups do.
+    """Stochastic gradient descent with momentum, L2 decay and a learning rate factor for the heads.
 
-    Each step uses g = multiplier(v) * (gradient + decay * v). With momentum that equals a learning
-    rate of multiplier * rate for that variable. The rate goes into the momentum, as in Keras and in
-    Caffe, with which the paper trained; PyTorch's differs from that while the rate falls. Keras's
-    own `weight_decay` is decoupled from the momentum and has a tenth of the effect at 0.9.
+    Each step uses g = multiplier * (gradient + decay * variable) as the gradient, like parameter
+    groups of torch.optim.SGD. With momentum that equals a learning rate of multiplier *
+    learning_rate for that variable. The learning rate goes into the momentum, as in Keras and in
+    Caffe, with which the paper's networks were trained; PyTorch's differs while the rate falls.
+
+    Keras's own `weight_decay` acts outside the momentum, so at momentum 0.9 it has a tenth of the
+    effect. Keras's `exclude_from_weight_decay` has no effect on `decay`.
 
     Args:
-        learning_rate: a float or a schedule; semseg's tool/train.py: 0.01, poly with power 0.9.
-        momentum: 0.9 (paper section 5.1).
-        decay: L2 decay of every weight, also of biases and batch norms; 1e-4 (paper section 5.1).
-        head_multiplier: factor of variables outside the backbone; 10 in semseg's tool/train.py.
-        heads: how the paths of those variables begin.
+        learning_rate: semseg tool/train.py: 0.01, falling with
+            (1 - step / steps) ** 0.9.
+        momentum: 0.9 in paper section 5.1.
+        decay: L2 decay of all weights, biases and batch norms included; 1e-4 in paper section 5.1.
+        head_multiplier: Learning rate factor of variables outside the backbone; 10 in semseg
+            tool/train.py.
+        heads: Prefixes of the paths of the variables outside the backbone.
+        name: Name of the optimizer.
+        **kwargs: Other arguments of keras.optimizers.SGD.
     """
 
     def __init__(
         self,
-        learning_rate=0.01,
-        momentum=0.9,
-        decay=1e-4,
-        head_multiplier=1.0,
-        heads=HEADS,
-        name="pspnet_sgd",
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 0.01,
+        momentum: float = 0.9,
+        decay: float = 1e-4,
+        head_multiplier: float = 1.0,
+        heads: tuple = HEADS,
+        name: str = "pspnet_sgd",
         **kwargs,
     ):
         super().__init__(learning_rate=learning_rate, momentum=momentum, name=name, **kwargs)
@@ -41,7 +46,7 @@ class PSPNetSGD(keras.optimizers.SGD):
         self.heads = tuple(heads)
 
     def build(self, variables):
-        # By index: update_step gets the backend's own variable, which has no Keras path.
+        # By index: update_step receives the backend's variable, which has no path.
         self.multipliers = [
             self.head_multiplier if variable.path.startswith(self.heads) else 1.0
             for variable in variables

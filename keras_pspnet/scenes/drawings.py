@@ -1,6 +1,4 @@
-"""What the generated scenes are painted with: a canvas, and the things that stand on it."""
-
-from __future__ import annotations
+"""Draw the generated scenes: a canvas, its background, and the things on it."""
 
 import colorsys
 
@@ -16,11 +14,11 @@ VOID = SCENES.ignore
 SHADOW = (36, 36, 41)
 
 _PILLOWS = ((), ((0, 0.45),), ((-0.5, 0.42), (0.5, 0.42)), ((-0.66, 0.28), (0, 0.28), (0.66, 0.28)))
-"""Sets of pillows: the middle and half width of each, in half widths of the bed."""
+"""Arrangements of pillows: (centre, half width) of each, in half widths of the bed."""
 
 
 class Canvas:
-    """A picture and its mask, painted together; lengths in pixels, `unit` is the shorter side."""
+    """A picture and its mask, drawn together; lengths in pixels, `unit` is the shorter side."""
 
     def __init__(self, rng, size, backdrop, surface):
         self.rng = rng
@@ -39,38 +37,41 @@ class Canvas:
                 getattr(drawing, shape)(points, fill=fill)
 
     def polygon(self, points, color, label=None):
-        """A filled polygon of (x, y) points; without a label the mask stays as it is."""
+        """Fill a polygon of (x, y) points; without a label the mask stays as it is."""
         self._fill("polygon", [(float(x), float(y)) for x, y in points], color, label)
 
     def box(self, left, top, right, bottom, color, label=None):
+        """Fill a rectangle."""
         self.polygon([(left, top), (right, top), (right, bottom), (left, bottom)], color, label)
 
     def disc(self, x, y, rx, ry, color, label=None):
+        """Fill an ellipse around (x, y)."""
         self._fill("ellipse", (x - rx, y - ry, x + rx, y + ry), color, label)
 
 
 def random_color(rng, value=(0.35, 0.95), saturation=(0.1, 0.7)) -> tuple[int, int, int]:
-    """A random RGB colour of any hue."""
+    """Return a random RGB colour of any hue, 0..255; `value` and `saturation` are HSV ranges."""
     rgb = colorsys.hsv_to_rgb(rng.random(), rng.uniform(*saturation), rng.uniform(*value))
     return tuple(int(255 * v) for v in rgb)
 
 
 def shaded(color, factor) -> tuple[int, int, int]:
+    """Multiply a colour by a factor, up to 255."""
     return tuple(min(255, int(v * factor)) for v in color)
 
 
 def ground(rng, size, first) -> np.ndarray:
-    """Backdrop above row `first`, surface in perspective below: (H, W, 3) uint8."""
+    """Paint backdrop above row `first` and surface in perspective below, (H, W, 3) uint8."""
     height, width = size
     backdrop = np.array(random_color(rng, (0.5, 0.95), (0.03, 0.3)), np.float32)
     surface = np.array(random_color(rng, (0.3, 0.8), (0.03, 0.3)), np.float32)
 
-    # Clouds over the sea, light through a window on the wall: soft blotches, stretched sideways.
+    # Soft blotches, stretched sideways: clouds in the sky, light from a window on the wall.
     above = _ramp(rng.uniform(0.75, 1.1), rng.uniform(0.9, 1.15), first)
     above = above + rng.uniform(0.02, 0.1) * _noise(rng, (4, 4), (first, width))
 
-    # Rows of one noise plane, closer together the nearer they are to the horizon: swell, asphalt
-    # patches, boards. The fine plane adds what glitters.
+    # Rows of a noise plane, closer together towards the horizon: swell, asphalt patches, boards.
+    # The fine plane adds grain.
     depth = _ramp(0, 1, height - first)
     rows = (31 * np.log1p(12 * depth[:, 0]) / np.log(13)).astype(int)
     below = _ramp(rng.uniform(0.9, 1.2), rng.uniform(0.7, 1.0), height - first)
@@ -78,7 +79,7 @@ def ground(rng, size, first) -> np.ndarray:
     fine = _noise(rng, ((height - first) // 2, width // 6), (height - first, width))
     below += rng.uniform(0.03, 0.1) * fine
 
-    # Lane marks, the glitter under the sun, a lamp on polished boards: one bright broken path.
+    # One bright broken path: lane marks, the sun's reflection, a lamp on polished boards.
     centre = rng.uniform(0.1, 0.9) + rng.uniform(-0.5, 0.5) * depth
     reach = 0.01 + rng.uniform(0.02, 0.08) * depth
     beside = (np.linspace(0, 1, width, dtype=np.float32) - centre) / reach
@@ -89,21 +90,23 @@ def ground(rng, size, first) -> np.ndarray:
 
 
 def _ramp(start, stop, rows) -> np.ndarray:
+    """Return values from start to stop as a column, (rows, 1) float32."""
     return np.linspace(start, stop, rows, dtype=np.float32)[:, None]
 
 
 def to_bytes(values) -> np.ndarray:
+    """Clip floats to 0..255, in place, and return them as uint8."""
     return np.clip(values, 0, 255, out=values).astype(np.uint8)
 
 
 def _noise(rng, cells, size) -> np.ndarray:
-    """Smooth noise (H, W), about -2..2, with so many cells down and across."""
+    """Return smooth noise (H, W), about -2..2, with `cells` (rows, columns) of random values."""
     plane = Image.fromarray(rng.standard_normal(cells, np.float32))
     return np.asarray(plane.resize(size[::-1], Image.Resampling.BICUBIC))
 
 
 def vehicle(canvas, x, y, length, label):
-    """A hull with a cabin, windows and two dark rounds: wheels on land, fenders at sea."""
+    """Draw a hull with a cabin, windows and two dark discs: wheels on land, fenders at sea."""
     rng = canvas.rng
     way = rng.choice([-1, 1])
     body, cabin, pane = (
@@ -136,7 +139,7 @@ def vehicle(canvas, x, y, length, label):
 
 
 def post(canvas, x, y, length, label):
-    """A stem with a round top: a lamp or a bollard on land, a mark or a buoy at sea."""
+    """Draw a post with a round top: a lamp or a bollard on land, a mark or a buoy at sea."""
     color = random_color(canvas.rng, (0.2, 0.95))
     half = 0.009 * canvas.unit + 0.02 * length
     top, radius = y - length * canvas.rng.uniform(0.25, 1.3), half * canvas.rng.uniform(2.0, 3.0)
@@ -148,7 +151,7 @@ def post(canvas, x, y, length, label):
 
 
 def slab(canvas, x, y, length, label):
-    """A slab under a striped cloth, a board at its far end; beds may have pillows of it."""
+    """Draw a slab under a striped cloth with a board at its far end; beds may have pillows."""
     rng = canvas.rng
     cloth, board = random_color(rng, (0.5, 0.95)), random_color(rng)
     half = length * 0.75
@@ -156,7 +159,10 @@ def slab(canvas, x, y, length, label):
     lean, rise = rng.uniform(-0.3, 0.3) * deep, length * rng.uniform(0.15, 0.3)
 
     def patch(left, right, near=0.0, far=1.0, corner=0.0):
-        """Part of the upper side: across -1..1, away 0 (near) .. 1 (far), corners cut if asked."""
+        """Return the corners of a part of the upper side.
+
+        left and right are in -1..1, near and far in 0..1; `corner` is the share cut off a corner.
+        """
         a, b = corner * (right - left), corner * (far - near)
         corners = [(left, near + b), (left + a, near), (right - a, near), (right, near + b)]
         corners += [(right, far - b), (right - a, far), (left + a, far), (left, far - b)]
@@ -172,7 +178,7 @@ def slab(canvas, x, y, length, label):
     for start, end in stripes:
         canvas.polygon(patch(start, end), stripe)
     for middle, reach in _PILLOWS[rng.integers(len(_PILLOWS))] if label == BED else ():
-        # The same cloth with the same stripes: only the fold around a pillow gives it away.
+        # The same cloth with the same stripes: only the fold around it shows a pillow.
         left, right = middle - reach, middle + reach
         fold = patch(left - 0.12 * reach, right + 0.12 * reach, 0.45, 0.95, 0.1)
         canvas.polygon(fold, shaded(cloth, 0.45))
@@ -182,7 +188,7 @@ def slab(canvas, x, y, length, label):
 
 
 def skyline(canvas):
-    """Facades with rows of windows, side by side, with gaps."""
+    """Draw facades with rows of windows, side by side, with gaps."""
     rng = canvas.rng
     base = canvas.horizon + 1
     x = -rng.uniform(0, 0.1) * canvas.width
@@ -202,7 +208,7 @@ def skyline(canvas):
 
 
 def seascape(canvas):
-    """The sun or the moon, islands (of no class) and far sails on a free horizon."""
+    """Draw the sun or the moon, islands (void) and distant sails on the horizon."""
     rng, unit, base = canvas.rng, canvas.unit, canvas.horizon
     x, radius = canvas.width * rng.uniform(0.1, 0.9), unit * rng.uniform(0.03, 0.06)
     y = base - unit * rng.uniform(0.1, 0.18)
@@ -219,7 +225,7 @@ def seascape(canvas):
 
 
 def decoration(canvas):
-    """A skirting board, framed pictures and curtains: all of it wall."""
+    """Draw a skirting board, framed pictures and curtains; the mask stays wall."""
     rng, unit, base = canvas.rng, canvas.unit, canvas.horizon
     skirting = random_color(rng, (0.5, 0.95), (0.0, 0.3))
     canvas.box(0, base - unit * 0.018, canvas.width, base - 1, skirting)

@@ -1,4 +1,4 @@
-"""Scores of predictions, and a report page that shows them."""
+"""Score predictions and show the scores on an HTML page."""
 
 from keras_pspnet.scoring.metrics import ConfusionMatrix, evaluate
 from keras_pspnet.scoring.report import Report

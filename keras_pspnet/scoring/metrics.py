@@ -1,6 +1,4 @@
-"""Scores from one confusion matrix, in numpy."""
-
-from __future__ import annotations
+"""Compute segmentation scores from a confusion matrix, in numpy."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -12,24 +10,32 @@ from keras_pspnet.labels import LabelSet, default_void_label
 
 
 class ConfusionMatrix:
-    """Counts pixels by true and predicted class over any number of pictures.
+    """Count pixels by true and predicted class, over any number of pictures.
 
     Args:
-        num_classes: classes 0..num_classes - 1.
-        ignore: the true label of pixels that do not count; by default 255, or 65535 where 255 is
-            a class id.
+        num_classes: number of classes; their ids are 0..num_classes - 1.
+
+    Attributes:
+        counts: (num_classes, num_classes) int64 pixel counts; rows are the truth, columns the
+            prediction.
+        ignore: the void label, 255, or 65535 where 255 is a class id. Pixels with this true label
+            do not count.
     """
 
-    def __init__(self, num_classes: int, ignore: int | None = None):
+    def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        self.ignore = default_void_label(num_classes) if ignore is None else ignore
-        self.counts = np.zeros((num_classes, num_classes), np.int64)  # [truth, prediction]
+        self.ignore = default_void_label(num_classes)
+        self.counts = np.zeros((num_classes, num_classes), np.int64)
 
     def update(self, truth, prediction) -> None:
-        """Adds pictures: integer class ids of one shape.
+        """Add the pixels of one or several pictures.
+
+        Args:
+            truth: integer class ids or void, of any shape.
+            prediction: integer class ids, of the same shape.
 
         Raises:
-            UserError: shapes that differ, a label out of range.
+            UserError: the shapes differ, or a label is out of range.
         """
         truth, prediction = np.asarray(truth), np.asarray(prediction)
         if truth.shape != prediction.shape:
@@ -41,27 +47,37 @@ class ConfusionMatrix:
         truth = truth[valid].astype(np.int64)
         prediction = prediction[valid].astype(np.int64)
         for what, ids in (("mask", truth), ("prediction", prediction)):
-            if ids.size and not (ids.min() >= 0 and ids.max() < self.num_classes):
-                wrong = ids[(ids < 0) | (ids >= self.num_classes)][0]
+            wrong = ids[(ids < 0) | (ids >= self.num_classes)]
+            if wrong.size:
                 raise UserError(
-                    f"label {wrong} in a {what} is out of range; expected 0..{self.num_classes - 1}"
-                    f" or {self.ignore} for void"
+                    f"label {wrong[0]} in a {what} is out of range; expected "
+                    f"0..{self.num_classes - 1} or {self.ignore} for void"
                 )
         pairs = truth * self.num_classes + prediction
         self.counts += np.bincount(pairs, minlength=self.num_classes**2).reshape(self.counts.shape)
 
     def iou(self) -> np.ndarray:
-        """(num_classes,) intersection over union; nan where neither truth nor prediction has it."""
+        """Return the intersection over union of each class.
+
+        Returns:
+            (num_classes,) float64 in 0..1; nan for classes in neither truth nor prediction.
+        """
         hit = np.diag(self.counts)
         union = self.counts.sum(0) + self.counts.sum(1) - hit
         return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
 
     def scores(self, labels: LabelSet | None = None) -> dict:
-        """All scores, ready for JSON.
+        """Return all scores as a dictionary that JSON can hold.
 
-        `mIoU` is the mean over classes that occur in truth or prediction, as in
-        keras.metrics.MeanIoU; `mIoU_all` counts absent classes as 0, as the authors' test program
-        does; an absent class has the IoU None. Without any pixel all means are 0.
+        Args:
+            labels: names of the classes; class_0, class_1, ... by default.
+
+        Returns:
+            "mIoU": mean IoU of the classes that occur in truth or prediction, as in
+            keras.metrics.MeanIoU; "mIoU_all": mean IoU in which absent classes count as 0, as in
+            the authors' test program; "mean_accuracy": mean recall of the classes in the truth;
+            "pixel_accuracy"; "classes": {name: IoU}, None for absent classes. All are in 0..1, and
+            0 without any pixel.
         """
         names = (labels or LabelSet.numbered(self.num_classes)).names
         iou = self.iou()
@@ -80,22 +96,25 @@ class ConfusionMatrix:
 
 
 def evaluate(
-    predict: Callable, examples: Iterable, labels: LabelSet, watch: Callable | None = None
+    predict: Callable, examples: Iterable, labels: LabelSet, on_picture: Callable | None = None
 ) -> dict:
-    """Scores a prediction on pictures with masks.
+    """Score predictions on pictures with masks.
 
     Args:
-        predict: image (H, W, 3) uint8 -> class ids (H, W).
-        examples: (name, image, mask) each; masks hold class ids or 255.
+        predict: maps a picture (H, W, 3) uint8 to its class ids (H, W).
+        examples: yields (name, image, mask); image (H, W, 3) uint8, mask (H, W) with class ids, or
+            255 for void.
         labels: the classes.
-        watch: is called after each picture with its (name, image, mask), the prediction and the
-            ConfusionMatrix of this picture alone; report.Report.watch is one.
+        on_picture: called after each picture as `on_picture(name, image, mask, prediction,
+            matrix)`, where matrix is the ConfusionMatrix of this picture alone; for example
+            `Report.add`.
 
     Returns:
-        `ConfusionMatrix.scores` and "images", "seconds" (of prediction alone).
+        The dictionary of `ConfusionMatrix.scores` over all pictures, and "images": their number,
+        "seconds": the time spent in `predict`.
 
     Raises:
-        UserError: a mask that does not fit its picture or the labels, with the picture's name.
+        UserError: a mask does not fit its picture or the labels; the message names the picture.
     """
     matrix = ConfusionMatrix(len(labels))
     images, seconds = 0, 0.0
@@ -110,6 +129,6 @@ def evaluate(
             raise UserError(f"{name}: {error}") from error
         matrix.counts += picture.counts
         images += 1
-        if watch is not None:
-            watch(name, image, mask, prediction, picture)
+        if on_picture is not None:
+            on_picture(name, image, mask, prediction, picture)
     return {**matrix.scores(labels), "images": images, "seconds": round(seconds, 3)}

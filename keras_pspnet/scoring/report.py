@@ -1,6 +1,4 @@
-"""Scores people can look at: what an evaluation saw, kept small, and made into one HTML page."""
-
-from __future__ import annotations
+"""Collect the pictures of an evaluation for an HTML page with scores, confusions and examples."""
 
 import bisect
 import io
@@ -15,19 +13,23 @@ from keras_pspnet.files import writable_folder
 from keras_pspnet.images import resize_image, resize_nearest
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.scoring.metrics import ConfusionMatrix
-from keras_pspnet.scoring.report_page import PictureEntry, data_uri, percent, render
+from keras_pspnet.scoring.report_page import VOID, PictureEntry, data_uri, render
 
-SHOWN, SIDE = 6, 480
-"""So many of the worst pictures are shown, and of the best; the longest side of a thumbnail."""
+SHOWN = 6
+"""Number of worst pictures on the page, and of best pictures."""
+
+SIDE = 480
+"""Maximum length in pixels of a thumbnail's longer side."""
 
 WRONG = np.array((255, 40, 30))
+"""The colour of wrong pixels."""
 
 
 def page_in(folder) -> Path:
-    """The file that the page of a folder is; makes nothing.
+    """Return the path of a folder's page, `index.html`, without creating anything.
 
     Raises:
-        UserError: the folder cannot be written, or the page's place is taken by a folder.
+        UserError: the folder cannot be written, or `index.html` is a folder.
     """
     page = writable_folder(folder) / "index.html"
     if page.is_dir():
@@ -36,7 +38,10 @@ def page_in(folder) -> Path:
 
 
 class Report:
-    """Watches `metrics.evaluate`; keeps counts, and the thumbnails of at most 12 pictures.
+    """Collect the pixel counts of an evaluation and thumbnails of its worst and best pictures.
+
+    At most 12 pictures are kept, as thumbnails. Pass `Report.add` as `on_picture` to
+    `metrics.evaluate`, then call `page`.
 
     Args:
         labels: the classes.
@@ -46,104 +51,79 @@ class Report:
         self.labels = labels
         self.matrix = ConfusionMatrix(len(labels))
         self.images = self.pixels = 0
-        self.order: list[tuple[float, int]] = []  # (mIoU, number) of each in `kept`, worst first
-        self.kept: list[PictureEntry] = []
+        self.kept: list[PictureEntry] = []  # worst first
 
-    def watch(self, name: str, image, mask, classes, matrix: ConfusionMatrix) -> None:
-        """Takes a picture as `metrics.evaluate` hands it on; the arrays are not kept.
+    def add(self, name: str, image, mask, prediction, matrix: ConfusionMatrix) -> None:
+        """Add a picture; the arrays are not kept.
 
         Args:
-            name: what the picture is called.
+            name: the picture's path.
             image: (H, W, 3) uint8.
-            mask: (H, W) class ids of the truth, or void.
-            classes: (H, W) predicted class ids.
-            matrix: the counts of this picture alone.
+            mask: (H, W) true class ids, or void.
+            prediction: (H, W) predicted class ids.
+            matrix: the confusion matrix of this picture alone.
         """
         self.matrix.counts += matrix.counts
         self.images, self.pixels = self.images + 1, self.pixels + mask.size
-        if not matrix.counts.any():  # nothing but void has no score
+        if not matrix.counts.any():  # all void: there is no score
             return
         score = matrix.scores()["mIoU"]
-        place = bisect.bisect(self.order, (score, self.images))
-        if place == SHOWN and len(self.order) == 2 * SHOWN:  # neither among the worst nor the best
+        place = bisect.bisect(self.kept, score, key=lambda entry: entry.score)
+        if place == SHOWN and len(self.kept) == 2 * SHOWN:  # neither among the worst nor the best
             return
-        self.order.insert(place, (score, self.images))
-        self.kept.insert(place, self._seen(name, image, mask, classes, matrix, score))
-        if len(self.order) > 2 * SHOWN:
-            del self.order[SHOWN], self.kept[SHOWN]
-
-    def worst_and_best(self) -> tuple[list[PictureEntry], list[PictureEntry]]:
-        """The worst pictures, worst first, and the best, best first; of few, none is in both."""
-        worst = min(SHOWN, (len(self.kept) + 1) // 2)
-        return self.kept[:worst], self.kept[worst:][::-1]
+        self.kept.insert(place, self._entry(name, image, mask, prediction, matrix, score))
+        if len(self.kept) > 2 * SHOWN:
+            del self.kept[SHOWN]
 
     def page(self, scores: dict, *, model, dataset: str, split: str, command: str) -> bytes:
-        """The page. The same scores, pictures and arguments give the same bytes.
+        """Return the page as HTML in UTF-8. Equal inputs give equal bytes.
 
         Args:
-            scores: what `metrics.evaluate` returned.
-            model: the model's path.
-            dataset: the dataset's name.
-            split: the split's name.
-            command: what was typed to get the page.
-
-        Returns:
-            HTML in UTF-8.
+            scores: the dictionary that `metrics.evaluate` returned.
+            model: path of the model.
+            dataset: name of the dataset.
+            split: name of the split.
+            command: the command line that made the page.
         """
-        worst, best = self.worst_and_best()
+        worst = min(SHOWN, (len(self.kept) + 1) // 2)  # of few pictures, none is shown twice
         return render(
-            f"{Path(model).name} on {dataset}, {split}",
-            command,
-            scores,
-            self.labels,
             self.matrix.counts,
+            self.labels,
+            title=f"{Path(model).name} on {dataset}, {split}",
+            command=command,
+            scores=scores,
             void=1 - self.matrix.counts.sum() / max(self.pixels, 1),
-            worst=worst,
-            best=best,
+            worst=self.kept[:worst],
+            best=self.kept[worst:][::-1],
         )
 
-    def _seen(self, name, image, mask, classes, matrix, score) -> PictureEntry:
+    def _entry(self, name, image, mask, prediction, matrix, score) -> PictureEntry:
         scale = min(SIDE / max(mask.shape), 1)
         size = tuple(max(round(side * scale), 1) for side in mask.shape)
         image = resize_image(image, size)
-        truth, found = resize_nearest(mask, size), resize_nearest(classes, size)
+        truth, found = resize_nearest(mask, size), resize_nearest(prediction, size)
         void = truth == self.matrix.ignore
         wrong = (truth != found) & ~void
-        errors = np.where(wrong[..., None], 0.3 * image + 0.7 * WRONG, 0.45 * image)
+        # Right pixels are lightened: none of them is as dark as void.
+        errors = np.where(wrong[..., None], 0.3 * image + 0.7 * WRONG, 0.45 * image + 0.55 * 255)
         errors = errors.astype(np.uint8)
-        colors = [visualize.colorize(ids, self.labels) for ids in (truth, found)]
-        # Stripes, since black may be the colour of a class.
-        stripes = np.where(np.add.outer(*map(np.arange, size)) // 3 % 2, 150, 40)[..., None]
-        for picture in (colors[0], errors):
-            picture[void] = stripes[void]
-        counts = matrix.counts
-        missed = 1 - np.diag(counts).sum() / counts.sum()
-        figures = (
-            ("picture", _jpeg(image), f"the picture {name}"),
-            ("truth", _png(colors[0]), f"truth: {self._shares(counts.sum(1))}"),
-            ("prediction", _png(colors[1]), f"prediction: {self._shares(counts.sum(0))}"),
-            ("wrong pixels, red", _jpeg(errors), f"{percent(missed)} of the pixels are wrong"),
-        )
-        iou = matrix.iou()
+        truth, found = (visualize.colorize(ids, self.labels) for ids in (truth, found))
+        truth[void] = errors[void] = VOID
+        counts, iou = matrix.counts, matrix.iou()
         order = np.lexsort((-counts.sum(0), -counts.sum(1)))
         return PictureEntry(
             name=name,
             score=score,
             size=size,
-            figures=figures,
+            figures=(
+                ("picture", _jpeg(image)),
+                ("truth", data_uri("png", visualize.png(truth))),
+                ("prediction", data_uri("png", visualize.png(found))),
+                ("wrong pixels, red", _jpeg(errors)),
+            ),
             classes=tuple((int(n), float(iou[n])) for n in order if not np.isnan(iou[n])),
             void=float(np.mean(mask == self.matrix.ignore)),
         )
-
-    def _shares(self, counts) -> str:
-        """The largest classes of a picture in words, for those who do not see it."""
-        order = [n for n in np.argsort(-counts, kind="stable") if counts[n]]
-        named = [f"{self.labels.names[n]} {percent(counts[n] / counts.sum())}" for n in order[:5]]
-        return ", ".join(named) + (f" and {len(order) - 5} more" if len(order) > 5 else "")
-
-
-def _png(picture) -> str:
-    return data_uri("png", visualize.png(picture))
 
 
 def _jpeg(picture) -> str:

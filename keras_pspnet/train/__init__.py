@@ -1,13 +1,9 @@
-"""Recipes and their training."""
+"""Recipes and their training.
 
-import importlib
+The names stand in `__init__.pyi`. They are loaded when they are first used, so that `train.recipes`
+works without TensorFlow.
+"""
 
-_HOME = {"fit": "run", "find_recipe": "recipes", "Recipe": "recipe_fields", "RECIPES": "recipes"}
+import lazy_loader
 
-__all__ = list(_HOME)
-
-
-def __getattr__(name):
-    if name in _HOME:
-        return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

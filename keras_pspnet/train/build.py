@@ -1,7 +1,5 @@
 """Build and compile the network of a recipe."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import keras
@@ -14,8 +12,8 @@ from keras_pspnet.network.optimizer import PSPNetSGD
 from keras_pspnet.train.recipe_fields import Recipe
 
 
-def network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Model:
-    """The network of a recipe; `coarse` doubles its output stride."""
+def build_network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Model:
+    """Build the network of a recipe; `coarse` doubles its output stride."""
     names = ("backbone", "backbone_weights", "bins", "pooling", "reduce_channels")
     names += ("channels", "dropout", "align_corners")
     model = build_pspnet(
@@ -29,13 +27,14 @@ def network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Mod
 
 
 def at_full_resolution(coarse: keras.Model, recipe: Recipe, labels: LabelSet) -> keras.Model:
-    """A coarse network at the recipe's output stride, with all that its training has come to."""
-    model = network(dataclasses.replace(recipe, backbone_weights=None), labels)
+    """Rebuild a coarse network at the recipe's output stride.
+
+    Copies weights, optimizer state and compile settings.
+    """
+    model = build_network(dataclasses.replace(recipe, backbone_weights=None), labels)
     model.compile_from_config(coarse.get_compile_config())
-    pairs = [(model.variables, coarse.variables)]
-    pairs += [(model.optimizer.variables, coarse.optimizer.variables)]
-    for new, old in pairs:
-        for variable, value in zip(new, old, strict=True):
+    for new, old in ((model, coarse), (model.optimizer, coarse.optimizer)):
+        for variable, value in zip(new.variables, old.variables, strict=True):
             variable.assign(value)
     return model
 
@@ -43,14 +42,14 @@ def at_full_resolution(coarse: keras.Model, recipe: Recipe, labels: LabelSet) ->
 def build(
     recipe: Recipe, labels: LabelSet, pixels, steps: int, coarse: bool = False
 ) -> keras.Model:
-    """The network of a recipe, compiled: two losses with their weights, SGD with the poly rate.
+    """Build the network of a recipe and compile it with its losses, optimizer and metric.
 
     Args:
-        pixels: the number of training pixels of each class, for class weights.
-        steps: of the whole training.
-        coarse: at twice the output stride.
+        pixels: number of training pixels of each class, for class weights.
+        steps: number of steps of the whole training, for the poly schedule.
+        coarse: True doubles the output stride.
     """
-    model = network(recipe, labels, coarse)
+    model = build_network(recipe, labels, coarse)
     weights = losses.class_weights(pixels) if recipe.class_weights else None
     main = losses.VoidCrossentropy(
         class_weights=weights, ohem_threshold=recipe.ohem_threshold, jaccard=recipe.jaccard
@@ -58,14 +57,13 @@ def build(
     aux = losses.VoidCrossentropy(class_weights=weights)
     # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.
     rate = keras.optimizers.schedules.PolynomialDecay(recipe.learning_rate, steps, 0.0, 0.9)
+    metric = keras.metrics.MeanIoU(
+        len(labels), name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
+    )
     model.compile(
         PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier),
         loss={"aux": aux, "main": main},
         loss_weights={"aux": recipe.aux_weight, "main": 1.0},
-        metrics={
-            "main": keras.metrics.MeanIoU(
-                len(labels), name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
-            )
-        },
+        metrics={"main": metric},
     )
     return model

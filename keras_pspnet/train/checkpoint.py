@@ -1,7 +1,6 @@
-"""What a training must keep so that it can go on, bit for bit, where it was killed."""
+"""Save and load the full state of a training, so that a resumed one gives the same bytes."""
 
-from __future__ import annotations
-
+import contextlib
 import io
 import json
 import zipfile
@@ -14,19 +13,17 @@ from keras_pspnet.files import write_bytes
 from keras_pspnet.network.saving import keras_bytes
 
 STATE = "training_state.json"
-
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the first date of the zip format
+"""Name of the archive member that holds the state beside Keras's own members."""
 
 
 def save(model: keras.Model, path: Path, state: dict) -> None:
-    """Replaces `path` with the model, its optimizer and what Keras's format leaves out.
+    """Write a model, its optimizer and the training state to a .keras file, atomically.
 
-    Seeds of dropout and running metrics are not in a .keras file; they stand in an archive member
-    beside its own, so that one atomic replacement holds all. Dates are left out: the same training
-    gives the same bytes.
+    The state also gets the seeds of dropout and the running metrics, which a .keras file lacks.
+    Dates and memory addresses are removed, so that the same training gives the same bytes.
 
     Args:
-        state: plain values of the caller's, ready for JSON.
+        state: JSON values under "step", "history", "best", "recipe" and "coarse".
 
     Raises:
         UserError: the folder cannot be written; the old file stays.
@@ -42,44 +39,57 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as target:
         for name in sorted(members):
-            target.writestr(zipfile.ZipInfo(name, EPOCH), members[name])
+            target.writestr(zipfile.ZipInfo(name), members[name])  # dated 1980-01-01
     write_bytes(path, stream.getvalue())
 
 
-def load(path: Path) -> tuple[keras.Model, dict]:
-    """The model as it was, its dropout seeds too, and the state of `save`.
-
-    The running metrics exist only once training has begun: see `restore_metrics`.
+def read_state(path: Path) -> dict:
+    """Return the state of a file of `save`, without loading the model.
 
     Raises:
         UserError: not a file of `save`.
     """
-    try:
+    with _one_line(path):
         with zipfile.ZipFile(path) as archive:
             state = json.loads(archive.read(STATE))
+        missing = {"step", "history", "best", "recipe", "coarse", "seeds", "metrics"} - set(state)
+        if missing:
+            raise ValueError(f"no {', '.join(sorted(missing))} in it")
+    return state
+
+
+def load(path: Path) -> tuple[keras.Model, dict]:
+    """Return the model with its dropout seeds, and the state, of a file of `save`.
+
+    The running metrics are created at the first batch; then call `restore_metrics`.
+
+    Raises:
+        UserError: not a file of `save`.
+    """
+    state = read_state(path)
+    with _one_line(path):
         model = keras.saving.load_model(path)
         _assign(_seeds(model), state["seeds"])
-        _ = (
-            state["step"],
-            state["history"],
-            state["best"],
-            state["recipe"],
-            state["coarse"],
-            state["metrics"],
-        )
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error
     return model, state
 
 
 def restore_metrics(model: keras.Model, state: dict) -> None:
-    """Puts the running means of an unfinished epoch back."""
+    """Assign the running metrics of an unfinished epoch."""
     _assign(_metrics(model), state["metrics"])
 
 
+@contextlib.contextmanager
+def _one_line(path):
+    """Turn the errors of a file that cannot be loaded into a UserError."""
+    try:
+        yield
+    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error
+
+
 def _without_address(config: dict) -> dict:
-    """Keras marks a dtype policy that layers share by its address, another in every process."""
+    # Keras names a dtype policy that layers share by its address, different in every process.
     config.pop("shared_object_id", None)
     return config
 

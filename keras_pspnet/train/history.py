@@ -1,6 +1,4 @@
-"""What a training was like, epoch by epoch: a table and its curves."""
-
-from __future__ import annotations
+"""Write the history of a training: a table with one row per epoch, and its curves."""
 
 import csv
 import io
@@ -12,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from keras_pspnet.files import write_bytes
 
 SCORE = "val_main_mIoU"
-"""The column by which the best epoch is chosen."""
+"""Column that decides which epoch is the best."""
 
 
 def write_history(path: Path, history: list[dict]) -> None:
-    """One row an epoch."""
+    """Write one row per epoch as CSV; raises as `write_bytes`."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"])
     writer.writeheader()
@@ -25,7 +23,7 @@ def write_history(path: Path, history: list[dict]) -> None:
 
 
 def curves(history: list[dict]) -> bytes:
-    """PNG of the losses, the scores and the learning rate by epoch."""
+    """Plot losses, mIoU and learning rate over epochs; return the bytes of a PNG."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 3)

@@ -1,177 +1,185 @@
-"""A recipe: everything that decides what a training computes."""
+"""The settings of a training: field names, defaults, types and ranges."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
+import numbers
+import typing
 
 from keras_pspnet.errors import UserError
 
 
+def _number(default, least, most):
+    """Declare a field of one or more numbers from `least` to `most`."""
+    return dataclasses.field(default=default, metadata={"range": (least, most)})
+
+
+def _choice(*options):
+    """Declare a field that takes one of `options`; the first is the default."""
+    return dataclasses.field(default=options[0], metadata={"options": options})
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what a training computes.
+    """Every setting that decides what a training computes.
 
     The defaults are the authors' (paper section 5.1; semseg config/ade20k/ade20k_pspnet50.yaml)
     where they have one.
 
     Args:
-        dataset: see `datasets.open_source`.
+        dataset: dataset name, see `datasets.open_source`.
         backbone, backbone_weights, output_stride, bins, pooling, reduce_channels, channels,
-        dropout, align_corners: see `build_pspnet`.
-        crop: (H, W) of training and validation pictures.
-        train_split: of the dataset, to train on; "val" is scored on.
-        train_images, val_images: use only so many pictures; None for all.
-        batch_size, epochs: an epoch leaves out an incomplete batch.
-        learning_rate: at the start; it falls to 0 with the power 0.9 ("poly"), step by step.
-        head_multiplier: factor of the learning rate outside the backbone.
-        momentum, decay: of SGD; decay is L2, in the gradient.
-        aux_weight: of the auxiliary loss (paper table 2: 0.4 is best).
-        coarse_epochs: the first so many epochs are made at twice the output stride, at about a
-            third of the cost; the weights are the same.
-        resize_to_crop: True brings each picture to the size of the crop before it is augmented, as
-            evaluation does; for pictures of many sizes. False takes pictures at their own size.
+            dropout, align_corners: see `build_pspnet`.
+        crop: (H, W) of training and validation pictures, in pixels.
+        train_split: split to train on; validation uses "val".
+        train_images, val_images: use the first so many pictures of the split; None uses all.
+        batch_size: pictures per step; an epoch leaves out an incomplete last batch.
+        epochs: passes over the training pictures.
+        coarse_epochs: number of first epochs at twice the output stride. They take about a third
+            of the time; the weights have the same shapes.
+        learning_rate: initial rate; it decays to 0 per step with power 0.9 ("poly").
+        head_multiplier: learning-rate factor of the layers outside the backbone.
+        momentum: of SGD.
+        decay: L2 weight decay, added to the gradient.
+        aux_weight: weight of the auxiliary loss (paper table 2: 0.4 is best).
+        resize_to_crop: True resizes each picture to `crop` before augmentation, as evaluation
+            does; use it for pictures of many sizes. False takes pictures at their own size.
         scales, rotation, blur_share, color: augmentation, see `augment.Augmentation`.
-        class_weights: weigh classes by the square root of median frequency / frequency.
+        class_weights: True weighs classes by the square root of median frequency / frequency.
         jaccard: weight of the soft Jaccard loss in the main loss, see `losses.VoidCrossentropy`.
-        ohem_threshold: mine hard pixels in the main loss, see `losses.VoidCrossentropy`.
-        seed: of the first weights, the order of pictures, augmentation and dropout.
-        checkpoint_seconds: `last.keras` is never older than this while steps are made.
+        ohem_threshold: OHEM threshold of the main loss, see `losses.VoidCrossentropy`; None
+            turns OHEM off.
+        seed: seed of initial weights, picture order, augmentation and dropout.
+        checkpoint_seconds: write `last.keras` after the first step that ends this many seconds
+            after the previous checkpoint.
+
+    Raises:
+        UserError: a value of another type, out of its range, or values that exclude each other.
     """
 
     dataset: str
     backbone: str = "resnet50"
     backbone_weights: str | None = None
-    output_stride: int = 8
-    bins: tuple = (1, 2, 3, 6)
-    pooling: str = "average"
+    output_stride: int = _choice(8, 16, 32)
+    bins: tuple[int, ...] = _number((1, 2, 3, 6), 1, 1000)
+    pooling: str = _choice("average", "max")
     reduce_channels: bool = True
-    channels: int = 512
-    dropout: float = 0.1
+    channels: int = _number(512, 2, 100_000)
+    dropout: float = _number(0.1, 0, 0.99)
     align_corners: bool = True
-    crop: tuple = (473, 473)
+    crop: tuple[int, int] = _number((473, 473), 17, 100_000)
     train_split: str = "train"
-    train_images: int | None = None
-    val_images: int | None = None
-    batch_size: int = 16
-    epochs: int = 100
-    coarse_epochs: int = 0
-    learning_rate: float = 0.01
-    head_multiplier: float = 10.0
-    momentum: float = 0.9
-    decay: float = 1e-4
-    aux_weight: float = 0.4
+    train_images: int | None = _number(None, 1, 10**9)
+    val_images: int | None = _number(None, 1, 10**9)
+    batch_size: int = _number(16, 1, 100_000)
+    epochs: int = _number(100, 1, 10**6)
+    coarse_epochs: int = _number(0, 0, 10**6)
+    learning_rate: float = _number(0.01, 1e-12, 1e6)
+    head_multiplier: float = _number(10.0, 1e-6, 1e6)
+    momentum: float = _number(0.9, 0, 0.9999)
+    decay: float = _number(1e-4, 0, 1)
+    aux_weight: float = _number(0.4, 0, 1e6)
     resize_to_crop: bool = False
-    scales: tuple = (0.5, 2.0)
-    rotation: float = 10.0
-    blur_share: float = 0.5
-    color: float = 0.0
+    scales: tuple[float, float] = _number((0.5, 2.0), 0.01, 100)
+    rotation: float = _number(10.0, 0, 180)
+    blur_share: float = _number(0.5, 0, 1)
+    color: float = _number(0.0, 0, 0.99)
     class_weights: bool = False
-    jaccard: float = 0.0
-    ohem_threshold: float | None = None
-    seed: int = 0
-    checkpoint_seconds: float = 60.0
+    jaccard: float = _number(0.0, 0, 1e6)
+    ohem_threshold: float | None = _number(None, 1e-6, 1)
+    seed: int = _number(0, 0, 2**31 - 1)
+    checkpoint_seconds: float = _number(60.0, 0, 10**9)
 
     def __post_init__(self):
-        for name, (least, most) in RANGES.items():
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if not all(least <= number <= most for number in numbers):
-                raise UserError(f"recipe: {name}={value}; expected {least} to {most}")
-            if name in INTEGERS and any(type(number) is not int for number in numbers):
-                raise UserError(f"recipe: {name}={value}; expected whole numbers")
-            if name in ("crop", "scales") and len(numbers) != 2:
-                raise UserError(f"recipe: {name}={value}; expected two numbers, as {name}=97,97")
-        if self.output_stride not in (8, 16, 32):
-            raise UserError(f"recipe: output_stride={self.output_stride}; expected 8, 16 or 32")
+        types = typing.get_type_hints(Recipe)
+        for field in dataclasses.fields(self):
+            value = _checked(field, types[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)  # frozen
         if self.coarse_epochs > self.epochs:
             raise UserError(
                 f"recipe: coarse_epochs={self.coarse_epochs}; expected at most epochs={self.epochs}"
             )
         if self.coarse_epochs and self.output_stride == 32:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
-        if self.pooling not in ("average", "max"):
-            raise UserError(f"recipe: pooling={self.pooling}; expected average or max")
         if self.scales[0] > self.scales[1]:
             raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
 
     def to_config(self) -> dict:
-        """Plain values, as in recipe.json."""
+        """Return the fields as JSON values, as in recipe.json."""
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self).items()
         }
 
-    def change(self, settings) -> Recipe:
-        """A copy with `field=value` settings, as `--set` takes them.
+    def change(self, **changes) -> Recipe:
+        """Return a copy with other values in some fields.
 
-        Another number of epochs keeps the share of coarse ones, unless that is set too.
+        If `epochs` changes and `coarse_epochs` is not given, the share of coarse epochs is kept.
 
         Raises:
-            UserError: no such field, or a value of another kind.
+            UserError: no such field, or a value that the field does not take.
         """
-        changes = {}
-        kinds = {field.name: field.type for field in dataclasses.fields(self)}
-        for setting in settings:
-            name, equals, text = setting.partition("=")
-            if not equals or name not in kinds:
-                raise UserError(
-                    f"--set {setting}: expected field=value with a field of {', '.join(kinds)}"
-                )
-            changes[name] = _parse(name, text, kinds[name])
-        if "epochs" in changes and "coarse_epochs" not in changes:  # in proportion
-            changes["coarse_epochs"] = changes["epochs"] * self.coarse_epochs // self.epochs
+        names = [field.name for field in dataclasses.fields(self)]
+        unknown = [name for name in changes if name not in names]
+        if unknown:
+            raise UserError(f"recipe: no field {unknown[0]!r}; expected one of {', '.join(names)}")
+        if "epochs" in changes and "coarse_epochs" not in changes:
+            epochs = dataclasses.replace(self, epochs=changes["epochs"], coarse_epochs=0).epochs
+            changes["coarse_epochs"] = epochs * self.coarse_epochs // self.epochs
         return dataclasses.replace(self, **changes)
 
 
-RANGES = {  # the least and the most of every number
-    "output_stride": (8, 32),
-    "bins": (1, 1000),
-    "channels": (2, 100_000),
-    "dropout": (0, 0.99),
-    "crop": (17, 100_000),
-    "train_images": (1, 10**9),
-    "val_images": (1, 10**9),
-    "batch_size": (1, 100_000),
-    "epochs": (1, 10**6),
-    "coarse_epochs": (0, 10**6),
-    "learning_rate": (1e-12, 1e6),
-    "head_multiplier": (1e-6, 1e6),
-    "momentum": (0, 0.9999),
-    "decay": (0, 1),
-    "aux_weight": (0, 1e6),
-    "scales": (0.01, 100),
-    "rotation": (0, 180),
-    "blur_share": (0, 1),
-    "color": (0, 0.99),
-    "jaccard": (0, 1e6),
-    "ohem_threshold": (1e-6, 1),
-    "seed": (0, 2**31 - 1),
-    "checkpoint_seconds": (0, 10**9),
-}
+def parse_texts(texts: dict[str, str]) -> dict:
+    """Convert field texts, as in `--set FIELD=VALUE`, to values for `Recipe.change`.
 
-INTEGERS = ("bins", "crop")
+    "none", "true" and "false" may have any case; a text that is no Python literal stays text.
+    """
+    words, values = {"none": None, "true": True, "false": False}, {}
+    for name, text in texts.items():
+        values[name] = words.get(text.lower(), text)
+        is_text = Recipe.__annotations__.get(name, "").startswith("str")
+        if values[name] is text and not is_text:
+            with contextlib.suppress(ValueError, SyntaxError):
+                values[name] = ast.literal_eval(text)
+    return values
 
 
-def _parse(name, text, kind):
-    """A value of the kind that a field's annotation names: "int", "float | None", "tuple" ..."""
-    kind, _, optional = kind.partition(" | ")
-    if optional and text.lower() == "none":
-        return None
-    if kind == "str":
-        return text
+def _checked(field, kind, value):
+    """Return a field's value converted to its type; raise UserError if the field cannot take it."""
+    options, limits = field.metadata.get("options"), field.metadata.get("range")
     try:
-        value = {"true": True, "false": False}.get(text.lower())
-        value = ast.literal_eval(text) if value is None else value
-        if kind == "tuple":
-            value = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-        elif kind == "float" and type(value) is int:
-            value = float(value)
-    except (ValueError, SyntaxError):
-        value = None
-    numbers = value if isinstance(value, tuple) else (value,)
-    if type(value).__name__ != kind or any(type(n) not in (int, float, bool) for n in numbers):
-        default = ",".join(map(str, getattr(Recipe, name))) if kind == "tuple" else ""
-        example = default and f", as {name}={default}"
-        raise UserError(f"--set {name}={text}: expected a value of type {kind}{example}")
-    return value
+        typed = _converted(kind, value)
+        items = typed if isinstance(typed, tuple) else () if typed is None else (typed,)
+        if options and typed not in options:
+            raise ValueError
+        if limits and not all(limits[0] <= item <= limits[1] for item in items):
+            raise ValueError
+        return typed
+    except (TypeError, ValueError, OverflowError) as error:
+        expected = f"one of {', '.join(map(str, options))}" if options else field.type
+        if limits:
+            expected += f" from {limits[0]} to {limits[1]}"
+        if isinstance(field.default, tuple):
+            expected += f", as {','.join(map(str, field.default))}"
+        raise UserError(f"recipe: {field.name}={value}; expected {expected}") from error
+
+
+def _converted(kind, value):
+    """Return a value as `kind`, an annotation of Recipe; raise TypeError if it is of another type.
+
+    Lists pass as tuples, a single number as a tuple of one, whole numbers as floats.
+    """
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        items = value if isinstance(value, (tuple, list)) else (value,)
+        if arguments[1] is not Ellipsis and len(items) != len(arguments):
+            raise TypeError
+        return tuple(_converted(arguments[0], item) for item in items)
+    if arguments:  # kind | None
+        return None if value is None else _converted(arguments[0], value)
+    accepted = {int: numbers.Integral, float: numbers.Real}.get(kind, kind)
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+        raise TypeError
+    return kind(value)

@@ -1,11 +1,9 @@
-"""One table of frozen recipes. Each is a lab note: source, command, cost, expected score."""
-
-from __future__ import annotations
+"""The table of recipes, each with its data, its cost and the score it reached."""
 
 import dataclasses
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.train import published_recipes
+from keras_pspnet.train.published_recipes import PUBLISHED
 from keras_pspnet.train.recipe_fields import Recipe
 
 CAMVID_LITE0 = Recipe(
@@ -27,8 +25,8 @@ CAMVID_LITE0 = Recipe(
     jaccard=0.5,
 )
 
-# To choose by on a device: ten epochs each, those at output stride 8 with seven of them at 16; 30
-# to 60 minutes on two cores. What each scores, weighs and takes: benchmarks/results/mobile.json.
+# Six sizes to choose from for a device. Ten epochs each; at output stride 8 the first seven run at
+# 16. 30 to 60 minutes on two cores. Scores, file sizes and times: benchmarks/results/mobile.json.
 MOBILE = {
     f"camvid_mobile_{stride}_{channels}": dataclasses.replace(
         CAMVID_LITE0,
@@ -42,7 +40,7 @@ MOBILE = {
 }
 
 RECIPES = {
-    # The demo's. The paper's network with one block a stage and a quarter of the width.
+    # Trained by the demo: the paper's network with one block per stage and a quarter of the width.
     "scenes": Recipe(
         dataset="scenes",
         backbone="resnet14_narrow",
@@ -54,7 +52,7 @@ RECIPES = {
         head_multiplier=1.0,
         scales=(0.8, 1.25),
     ),
-    # Every feature on, in under a minute; what the tests interrupt and resume.
+    # Uses every feature, in under a minute; the tests interrupt and resume it.
     "scenes_tiny": Recipe(
         dataset="scenes",
         backbone="resnet14_narrow",
@@ -70,12 +68,12 @@ RECIPES = {
         ohem_threshold=0.7,
         checkpoint_seconds=1.0,
     ),
-    # CamVid, 11 classes at 480x360 (367 pictures), padded to n * 16 + 1; about 105 minutes alone on
-    # two cores. 0.703 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
-    # The colours change because one of the clips was filmed at dusk.
+    # CamVid, 11 classes, 367 training pictures of 480x360, padded to n * 16 + 1. About 105 minutes
+    # on two idle cores. 0.703 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
+    # Colours are augmented because one of the clips was filmed at dusk.
     "camvid_lite0": CAMVID_LITE0,
-    # One's own folder of pictures and masks, of any size. A step takes about a second at output
-    # stride 16 on two cores, and 2.6 times that at 8.
+    # Your own folder of pictures and masks of any size. On two cores a step takes about a second at
+    # output stride 16 and 2.6 seconds at 8.
     "folder_lite0": Recipe(
         dataset="folder",
         backbone="efficientnet_lite0",
@@ -94,17 +92,20 @@ RECIPES = {
         jaccard=0.5,
     ),
     **MOBILE,
-    **published_recipes.AUTHORS,
-    **published_recipes.PAPER,
+    **PUBLISHED,
 }
 
 
-def find_recipe(name: str) -> Recipe:
-    """A recipe of the table by name.
+def recipe(name: str, **changes) -> Recipe:
+    """Return a recipe of the table, with other values in some fields.
+
+    Args:
+        name: key of `RECIPES`.
+        **changes: field values, as `epochs=4, crop=(65, 65)`; see `Recipe.change`.
 
     Raises:
-        UserError: no such recipe.
+        UserError: no such recipe or field, or a value that the field does not take.
     """
     if name not in RECIPES:
         raise UserError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    return RECIPES[name].change(**changes)

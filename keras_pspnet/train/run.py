@@ -1,8 +1,7 @@
-"""fit(): from a recipe to a run folder with a trained, measured model."""
-
-from __future__ import annotations
+"""Train a recipe: the training loop and the files of the run folder."""
 
 import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -16,47 +15,54 @@ from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import temporary_beside, write_bytes, write_json
+from keras_pspnet.files import write_bytes, write_json
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import Meter, clock, track
-from keras_pspnet.train import checkpoint
+from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.history import SCORE, curves, write_history
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import check_run, check_same
+from keras_pspnet.train.run_folder import check_run, check_same_recipe
 
 PICTURE_SECONDS = 60.0
+"""Minimum time between two updates of the pictures in the run folder."""
 
 SAMPLES = 6
+"""Number of validation pictures in samples.png."""
 
 FINE_COST = 2.6
-"""A step at output stride 8 in steps at 16, measured on EfficientNet-Lite0; for estimates alone."""
+"""Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
+affects the estimate of the time left."""
 
 
-def fit(recipe: Recipe, out, *, data_dir=None, resume: bool = False) -> keras.Model:
-    """Trains a recipe and leaves a run folder.
+def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> keras.Model:
+    """Train a recipe and write a run folder.
 
-    The folder holds `recipe.json` (which also says where the data are, for an export's
-    calibration), `best.keras` (by main-head mIoU on the validation split), `last.keras`,
-    `history.csv`, `curves.png` and `samples.png`. On one machine the same recipe
-    gives the same bits, however often the run was killed and resumed; for that TensorFlow's
-    operations are made deterministic, for the whole process; it must also run one operation at a
-    time, which can only be said before its import: TF_NUM_INTEROP_THREADS=1. The command line
-    says it.
+    The folder holds `recipe.json` (with the data folder, for an export's calibration),
+    `best.keras` (best main-head mIoU on the validation split), `last.keras`, `history.csv`,
+    `curves.png` and `samples.png`.
+
+    On one machine the same recipe gives the same bytes, however often the run was killed and
+    resumed. For that, this function makes TensorFlow's operations deterministic for the whole
+    process. They must also run one after the other, which has to be set before TensorFlow is
+    imported: TF_NUM_INTEROP_THREADS=1. The command `train` sets it.
 
     Args:
-        recipe: what to train.
+        recipe: the recipe, or its name, see `recipes.RECIPES`.
         out: the run folder.
-        data_dir: the dataset's folder.
-        resume: go on where the run in `out` was left; with nothing there, start.
+        data_dir: the dataset's folder. `recipe.json` keeps an absolute path as it is and a
+            relative one relative to `out`.
+        resume: continue the run in `out`; start at step 0 if there is none.
 
     Returns:
-        The model as it is after the last step.
+        The model after the last step.
 
     Raises:
-        UserError: a folder that may not be used, a dataset that cannot be read.
+        UserError: no such recipe, a folder that may not be used, a dataset that cannot be read, a
+            loss that is not finite.
     """
+    recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     out = Path(out)
     check_run(recipe, out, resume)
     tf.config.experimental.enable_op_determinism()
@@ -73,12 +79,19 @@ def fit(recipe: Recipe, out, *, data_dir=None, resume: bool = False) -> keras.Mo
     pixels = survey.pixels[: len(train.labels)]
     if not pixels.any():
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
-    run = Run(recipe, out, train, val, data_dir)
+    run = Run(recipe, out, train, val)
     try:
+        if resume:
+            for partial in out.glob(".*.partial*"):  # left by a killed run
+                partial.unlink()
         run.begin(pixels, resume)
+        if data_dir is not None and not os.path.isabs(data_dir):
+            data_dir = os.path.relpath(data_dir, out.resolve())
+        config = {**recipe.to_config(), "data_dir": data_dir and str(data_dir)}
+        write_json(out / "recipe.json", config)
         return run.train()
     except UserError:
-        if not run.last.exists():  # nothing to go on with: leave nothing
+        if not run.last.exists():  # nothing to resume: remove what this call wrote
             for name in ("recipe.json", "best.keras"):
                 (out / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -87,47 +100,47 @@ def fit(recipe: Recipe, out, *, data_dir=None, resume: bool = False) -> keras.Mo
 
 
 class Run:
-    """One training: what it reads, where it is, what it writes."""
+    """A training in progress: its recipe, sources, model, state and run folder."""
 
-    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source, data_dir):
+    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
-        self.data_dir = data_dir and str(Path(data_dir).resolve())
         self.steps_per_epoch = len(train) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
 
     def begin(self, pixels, resume: bool) -> None:
-        """Builds the model, or takes it and everything else from `last.keras`."""
-        # Also when resuming: whatever draws from the global seed draws the same.
+        """Load model and state from `last.keras` if there is one to resume, else make them.
+
+        Args:
+            pixels: number of training pixels of each class.
+            resume: whether the run may be resumed.
+        """
+        # A resumed run too: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
-        self.state = {"step": 0, "history": [], "best": None, "coarse": self._coarse(0)}
-        self.state["recipe"] = self.recipe.to_config()
-        if resume:
-            for file in (self.last, self.out / "best.keras"):
-                temporary_beside(file).unlink(missing_ok=True)
-                file.with_name(f".{file.stem}.partial.keras").unlink(missing_ok=True)
         if resume and self.last.exists():
-            self.model, self.state = checkpoint.load(self.last)
-            check_same(self.out, self.state["recipe"], self.recipe.to_config())
-            if self.state["best"] is not None and not (self.out / "best.keras").exists():
+            before = checkpoint.read_state(self.last)
+            check_same_recipe(self.out, before["recipe"], self.recipe)
+            if before["best"] is not None and not (self.out / "best.keras").exists():
                 raise UserError(f"{self.out}: its best.keras is gone; put it back, or train anew")
-            # A loaded model makes its metrics at the first batch; they are restored later.
+            self.model, self.state = checkpoint.load(self.last)
+            # A loaded model creates its metrics at the first batch; they are restored later.
             self.model.evaluate(self._validation().take(1), verbose=0)
         else:
+            self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
+            self.state["recipe"] = self.recipe.to_config()
+            labels, coarse = self.train_source.labels, self.state["coarse"]
             try:
-                labels = self.train_source.labels
-                self.model = build(self.recipe, labels, pixels, self.steps, self._coarse(0))
+                self.model = build(self.recipe, labels, pixels, self.steps, coarse)
             except (ValueError, TypeError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
         if resume:
             anew = "" if self.last.exists() else f"; {self.out} holds no run to go on with"
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
-        write_json(self.out / "recipe.json", {**self.recipe.to_config(), "data_dir": self.data_dir})
 
     def train(self) -> keras.Model:
-        """The epochs that are left, then the pictures."""
-        start = self.pictured = time.monotonic()
+        """Train the remaining epochs, write the pictures, and return the model."""
+        start = self.drawn = time.monotonic()
         meter = Meter("training step", self.steps, self.state["step"], self._cost)
         try:
             while self.state["step"] < self.steps:
@@ -137,17 +150,17 @@ class Run:
             raise
         finally:
             meter.close()
-        self._pictures()
+        self._draw()
         best = self.state["best"]
         print(f"{self.out}: main-head mIoU {best:.4f} at best, {clock(time.monotonic() - start)}")
         return self.model
 
-    def _epoch(self, meter) -> None:
-        """One epoch, or what is left of it."""
+    def _epoch(self, meter: Meter) -> None:
+        """Train one epoch, or the rest of it, then validate and write checkpoints."""
         first, recipe = self.state["step"], self.recipe
         epoch = first // self.steps_per_epoch
-        if self.state["coarse"] and not self._coarse(epoch):
-            self.model = at_full_resolution(self.model, self.recipe, self.train_source.labels)
+        if self.state["coarse"] and not self._is_coarse(epoch):
+            self.model = at_full_resolution(self.model, recipe, self.train_source.labels)
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
         batches = pipeline.training_steps(
@@ -160,15 +173,14 @@ class Run:
                 recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
             ),
             seed=recipe.seed,
-            fit=recipe.resize_to_crop,
+            resize_to_crop=recipe.resize_to_crop,
         )
-        callback = _Steps(self, end, meter)
         history = self.model.fit(
             batches,
             validation_data=self._validation(),
             initial_epoch=epoch,
             epochs=epoch + 1,
-            callbacks=[callback],
+            callbacks=[_StepCallback(self, end, meter)],
             shuffle=False,
             verbose=0,
         ).history
@@ -183,7 +195,7 @@ class Run:
             "history": [*self.state["history"], row],
             "best": row[SCORE] if improved else best,
         }
-        # In this order: a run that is killed in between makes this epoch's end once more.
+        # best.keras first: a run killed between the two repeats the end of this epoch.
         if improved:
             checkpoint.save(self.model, self.out / "best.keras", self.state)
         checkpoint.save(self.model, self.last, self.state)
@@ -192,16 +204,16 @@ class Run:
             f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
         )
-        if time.monotonic() - self.pictured > PICTURE_SECONDS:
-            self.pictured = time.monotonic()
-            self._pictures()
+        if time.monotonic() - self.drawn > PICTURE_SECONDS:
+            self.drawn = time.monotonic()
+            self._draw()
 
     def _cost(self, step: int) -> float:
-        """What so many steps cost, in coarse steps."""
+        """Return the cost of the first `step` steps, in coarse steps."""
         coarse = min(step, self.recipe.coarse_epochs * self.steps_per_epoch)
         return coarse + FINE_COST * (step - coarse)
 
-    def _coarse(self, epoch: int) -> bool:
+    def _is_coarse(self, epoch: int) -> bool:
         return epoch < self.recipe.coarse_epochs
 
     def _validation(self):
@@ -211,20 +223,19 @@ class Run:
         )
 
     def save_step(self, step: int) -> None:
-        """A checkpoint within an epoch."""
+        """Write a checkpoint within an epoch."""
         self.state = {**self.state, "step": step}
         checkpoint.save(self.model, self.last, self.state)
 
-    def _pictures(self) -> None:
-        write_history(
-            self.out / "history.csv", self.state["history"]
-        )  # it may be behind last.keras
+    def _draw(self) -> None:
+        # A run killed after writing last.keras has an older history.csv.
+        write_history(self.out / "history.csv", self.state["history"])
         write_bytes(self.out / "curves.png", curves(self.state["history"]))
         visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
 
 
-class _Steps(keras.callbacks.Callback):
-    """Between steps: progress, and a checkpoint when the last one is old."""
+class _StepCallback(keras.callbacks.Callback):
+    """After each step: check the loss, show progress, write a checkpoint if the last one is old."""
 
     def __init__(self, run: Run, end: int, meter: Meter):
         super().__init__()
@@ -244,20 +255,21 @@ class _Steps(keras.callbacks.Callback):
                 "with a lower learning_rate"
             )
         self.meter.advance(f"loss {logs['loss']:.4f}")
-        # The end of an epoch has a checkpoint of its own, after the validation.
+        # The last step of an epoch gets its checkpoint after the validation.
         old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds
         if old and self.step < self.end:
-            self.run.model = self.model  # under JAX, asking for it puts the state of the step in
+            # With the JAX backend, reading `self.model` copies the state of the step into it.
+            self.run.model = self.model
             self.run.save_step(self.step)
             self.saved = time.monotonic()
 
 
 def samples(model, source: Source) -> np.ndarray:
-    """A sheet of pictures with truth and prediction."""
-    network = as_predictor(model)
+    """Draw pictures, truth and prediction side by side; return (H, W, 3) uint8."""
+    predictor = as_predictor(model)
     table = []
     for _, image, mask in source.first(SAMPLES).examples():
-        prediction = segment(network, image)
-        table.append([image, visualize.overlay(image, mask, source.labels, 0.8)])
-        table[-1].append(visualize.overlay(image, prediction, source.labels, 0.8))
+        prediction = segment(predictor, image)
+        overlays = [visualize.overlay(image, ids, source.labels, 0.8) for ids in (mask, prediction)]
+        table.append([image, *overlays])
     return visualize.rows(table, ["picture", "truth", "prediction"], labels=source.labels)

@@ -1,7 +1,5 @@
 """Check that a training may use a run folder."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -11,31 +9,42 @@ from keras_pspnet.train.recipe_fields import Recipe
 
 
 def check_run(recipe: Recipe, out, resume: bool) -> None:
-    """Whether a training may use a run folder.
+    """Check that a training may use a run folder.
 
     Raises:
-        UserError: the folder holds a run and `resume` is False; or a run of another recipe.
+        UserError: the folder holds a run and `resume` is False, or a run of another recipe.
     """
     out = Path(out)
     file = out / "recipe.json"
     if not resume:
         if file.exists() or (out / "last.keras").exists():
             raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
-        return
-    if file.exists():
+    elif file.exists():
         try:
-            before, now = dict(json.loads(read_bytes(file))), recipe.to_config()
+            before = dict(json.loads(read_bytes(file)))
         except (ValueError, TypeError) as error:
             raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
-        check_same(out, before, now)
+        before.pop("data_dir", None)
+        check_same_recipe(out, before, recipe)
 
 
-def check_same(out, before: dict, now: dict) -> None:
-    """Whether two recipes, as `Recipe.to_config` gives them, are one.
+def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
+    """Check that a run was made with this recipe.
+
+    Args:
+        out: the run folder, for the message.
+        before: the run's recipe, as `Recipe.to_config` returns it.
 
     Raises:
-        UserError: they differ; it names the first field.
+        UserError: another field value, which it names, or fields of another version.
     """
+    now = recipe.to_config()
+    unknown = sorted(set(before) - set(now))
+    if unknown:
+        raise UserError(
+            f"{out}: its run was made by another version of keras_pspnet (recipe fields "
+            f"{', '.join(unknown)}) and cannot be resumed; train anew with another --out"
+        )
     for name, value in now.items():
         if before.get(name, value) != value:
             raise UserError(

@@ -1,10 +1,8 @@
-"""The weights of other PSPNets under one set of names, those of the authors' state dict.
+"""Hold the weights of other projects' PSPNets under the names of the authors' state dict.
 
-Sources: reference semseg (model/pspnet.py, model/resnet.py), mmsegmentation (ResNetV1c, PSPHead,
-FCNHead), and the layer names of the authors' Caffe prototxt, which Keras ports kept.
+Sources: the authors' semseg (model/pspnet.py, model/resnet.py), mmsegmentation (ResNetV1c,
+PSPHead, FCNHead), and the layer names of the authors' Caffe prototxt, which Keras ports kept.
 """
-
-from __future__ import annotations
 
 import dataclasses
 import re
@@ -21,7 +19,7 @@ BINS = (1, 2, 3, 6)
 IMAGENET = (IMAGENET_MEAN, IMAGENET_STD)  # semseg tool/train.py, mmsegmentation
 
 PUBLISHED = {150: ADE20K, 19: CITYSCAPES, 21: VOC2012}
-"""What the authors trained, by the number of classes."""
+"""The label sets of the authors' published networks, by the number of classes."""
 
 DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 30, 48, 8): 269}
 
@@ -30,19 +28,19 @@ BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
 @dataclasses.dataclass
 class ForeignPSPNet:
-    """A foreign PSPNet.
+    """A PSPNet checkpoint of another project, and how its network differs from ours.
 
     Args:
         format: "semseg", "mmsegmentation" or "caffe".
-        arrays: the authors' keys -> arrays, kernels as (out, in, k, k).
-        labels: names of the classes.
+        arrays: semseg's keys -> arrays, kernels as (out, in, k, k).
+        labels: names and colours of the classes.
         normalization: (mean, std) of RGB in 0..255.
         align_corners: how maps are upsampled.
         output_stride: 8, 16 or 32.
         contract_dilation, stride_on_first: see backbones.ResNet.
-        whole_maps: dropout takes whole maps; else single values.
-        bins: of the pyramid.
-        spell: one of the authors' keys as the file has it, for messages.
+        spatial_dropout: dropout drops whole feature maps, not single values.
+        bins: bin sizes of the pyramid pooling module.
+        original_key: maps one of semseg's keys to the file's own, for messages.
     """
 
     format: str
@@ -53,23 +51,31 @@ class ForeignPSPNet:
     output_stride: int = 8
     contract_dilation: bool = False
     stride_on_first: bool = False
-    whole_maps: bool = True
+    spatial_dropout: bool = True
     bins: tuple[int, ...] = BINS
-    spell: Callable[[str], str] = str
+    original_key: Callable[[str], str] = str
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """Bottleneck blocks in each stage."""
+        """Number of bottleneck blocks in each stage."""
         return count_blocks(self.arrays)
 
     @property
     def name(self) -> str:
+        """PSPNet and the depth of its ResNet: PSPNet50."""
         depth = DEPTHS.get(self.blocks)
         return f"PSPNet{depth}" if depth else f"PSPNet of {self.blocks} blocks"
 
 
-def unwrapped(content: dict, path) -> dict[str, np.ndarray]:
-    """The named arrays of a checkpoint, out of "state_dict" and without "module."."""
+def state_dict(content: dict, path) -> dict[str, np.ndarray]:
+    """Return the named arrays of a checkpoint.
+
+    They are looked for under "state_dict" and "model", else taken from the top. Keys of nested
+    dicts are joined with "/"; the prefix "module." (torch's DataParallel) is removed.
+
+    Raises:
+        UserError: a value that is not an array, or two arrays of one name.
+    """
     state = next(
         (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), dict)),
         content,
@@ -78,58 +84,69 @@ def unwrapped(content: dict, path) -> dict[str, np.ndarray]:
     for key, value in _flat(state, path):
         if not isinstance(value, np.ndarray):
             kind = type(value).__name__
-            raise UserError(f"{path}: {key} is no array but {kind}; expected a state dict")
+            raise UserError(f"{path}: {key} is a {kind}, not an array; expected a state dict")
         while key.startswith("module."):
             key = key.removeprefix("module.")
-        add(arrays, key, value, path)
+        add_new(arrays, key, value, path)
     return arrays
 
 
-def _flat(state, path, before="", seen=None):
+def _flat(state, path, prefix="", seen=None):
+    """Yield the keys, joined with "/", and the values of nested dicts."""
     seen = set() if seen is None else seen
-    if id(state) in seen:  # it could unfold without end
-        raise UserError(f"{path}: one dict stands in several places of it; expected a state dict")
+    if id(state) in seen:  # a dict inside itself or shared many times would unfold without end
+        raise UserError(f"{path}: the same dict appears in several places; expected a state dict")
     seen.add(id(state))
     for key, value in state.items():
         if isinstance(value, dict):
-            yield from _flat(value, path, f"{before}{key}/", seen)
+            yield from _flat(value, path, f"{prefix}{key}/", seen)
         else:
-            yield f"{before}{key}", value
+            yield f"{prefix}{key}", value
 
 
-def add(arrays, key, value, where) -> None:
+def add_new(arrays, key, value, where) -> None:
+    """Add an array under a key; refuse one that is there already."""
     if key in arrays:
-        raise UserError(f"{where}: {key} stands in it twice, under two names")
+        raise UserError(f"{where}: {key} appears twice, under two names")
     arrays[key] = value
 
 
 def bare_resnet(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The authors' ImageNet initialisation: its stem has names of its own, its classifier goes."""
+    """Rename the authors' ImageNet initialisation (initmodel/resnet50_v2.pth) to PSPNet's keys.
+
+    Its stem has other names there; its classifier is dropped.
+    """
     stem = {f"conv{n + 1}": f"layer0.{3 * n}" for n in range(3)}
     stem |= {f"bn{n + 1}": f"layer0.{3 * n + 1}" for n in range(3)}
     renamed = {}
     for key, value in arrays.items():
         layer, _, rest = key.partition(".")
         if layer != "fc":
-            add(renamed, f"{stem.get(layer, layer)}.{rest}", value, "its keys")
+            add_new(renamed, f"{stem.get(layer, layer)}.{rest}", value, "its keys")
     return renamed
 
 
-def shaped(arrays, key, spell=str) -> np.ndarray:
-    """An array that tells the network's shape."""
+def required_kernel(arrays, key, original_key=str) -> np.ndarray:
+    """Return a kernel whose shape decides that of the network.
+
+    Raises:
+        UserError: it is missing, or has not four dimensions.
+    """
     value = arrays.get(key)
     if value is None:
-        raise UserError(f"no {spell(key)} in it")
+        raise UserError(f"no {original_key(key)} in it")
     if value.ndim != 4 or 0 in value.shape:
-        raise UserError(f"{spell(key)} has the shape {value.shape}; expected a kernel")
+        raise UserError(f"{original_key(key)} has the shape {value.shape}; expected a kernel")
     return value
 
 
 def count_blocks(arrays) -> tuple[int, ...]:
+    """Return the number of bottleneck blocks in each of the four stages."""
     found = {tuple(key.split(".")[:2]) for key in arrays if re.match(r"layer[1-4]\.\d+\.", key)}
     return tuple(sum(stage == f"layer{n}" for stage, _ in found) for n in (1, 2, 3, 4))
 
 
 def published_labels(arrays) -> LabelSet:
-    classes = len(shaped(arrays, "cls.4.weight"))
+    """Return the label set with as many classes as the classifier; numbered names if unknown."""
+    classes = len(required_kernel(arrays, "cls.4.weight"))
     return PUBLISHED.get(classes) or LabelSet.numbered(classes)

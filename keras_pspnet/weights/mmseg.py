@@ -1,6 +1,4 @@
-"""mmsegmentation's names: ResNetV1c, PSPHead, FCNHead, and what its configurations say."""
-
-from __future__ import annotations
+"""Rename mmsegmentation's weights (ResNetV1c, PSPHead, FCNHead) and read its configuration."""
 
 import re
 
@@ -8,16 +6,9 @@ import numpy as np
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import LabelSet, default_void_label
-from keras_pspnet.weights.foreign import (
-    BINS,
-    IMAGENET,
-    ForeignPSPNet,
-    add,
-    published_labels,
-    shaped,
-)
+from keras_pspnet.weights import foreign
 
-MMSEG = (  # how its keys begin, and the authors'
+PREFIXES = (  # of mmsegmentation's keys -> of semseg's
     ("backbone.stem.{}.", "layer0.{}."),
     ("backbone.layer", "layer"),
     ("decode_head.psp_modules.{}.1.conv.", "ppm.features.{}.1."),
@@ -31,15 +22,25 @@ MMSEG = (  # how its keys begin, and the authors'
 )
 
 
-def from_mmseg(arrays, meta) -> ForeignPSPNet:
+def from_mmseg(arrays, meta) -> foreign.ForeignPSPNet:
+    """Rename the arrays of an mmsegmentation PSPNet.
+
+    Args:
+        arrays: mmsegmentation's keys -> arrays.
+        meta: the checkpoint's "meta", with the text of its configuration and its class names;
+            where they are missing, mmsegmentation's PSPNet defaults hold.
+
+    Raises:
+        UserError: another backbone than ResNetV1c with bottlenecks, another dilation than 1, 2, 4.
+    """
     if not any(key.startswith("backbone.stem.") for key in arrays):
         raise UserError(
-            "an mmsegmentation checkpoint whose backbone is no ResNetV1c (no backbone.stem.*); "
+            "an mmsegmentation checkpoint whose backbone is not a ResNetV1c (no backbone.stem.*); "
             "expected PSPNet on R-50, R-101 or R-152"
         )
     renamed = {}
     for key, value in arrays.items():
-        add(renamed, _renamed(key, MMSEG), value, "its keys")
+        foreign.add_new(renamed, _renamed(key, PREFIXES), value, "its keys")
     if not any(".conv3." in key for key in renamed):
         raise UserError("its ResNet has basic blocks (R-18); expected bottlenecks: R-50 or deeper")
     meta = meta if isinstance(meta, dict) else {}
@@ -48,29 +49,31 @@ def from_mmseg(arrays, meta) -> ForeignPSPNet:
     if dilation not in (1, 2, 4):
         raise UserError(f"its configuration has a dilation of {dilation:g}; expected 1, 2 or 4")
     mean, std = (
-        _numbers(config, name) or default for name, default in zip(("mean", "std"), IMAGENET)
+        _numbers(config, name) or default
+        for name, default in zip(("mean", "std"), foreign.IMAGENET)
     )
     if "bgr_to_rgb=False" in config or "to_rgb=False" in config:
         mean, std = mean[::-1], std[::-1]
-        renamed["layer0.0.weight"] = shaped(renamed, "layer0.0.weight")[:, ::-1]
-    return ForeignPSPNet(
+        renamed["layer0.0.weight"] = foreign.required_kernel(renamed, "layer0.0.weight")[:, ::-1]
+    return foreign.ForeignPSPNet(
         "mmsegmentation",
         renamed,
-        _mmseg_labels(meta, published_labels(renamed)),
+        _labels(meta, foreign.published_labels(renamed)),
         (tuple(mean), tuple(std)),
-        # Their configurations of 769x769 have it on; the file's own says so.
+        # True in their configurations for 769x769 only.
         align_corners="align_corners=True" in config,
         output_stride=int(32 // dilation),
-        # Off where a configuration does not name it, but the base of all their PSPNets does.
+        # False where a configuration does not name it, but the base of all their PSPNets does.
         contract_dilation="contract_dilation=True" in config or not config,
         stride_on_first=bool(re.search(r"style=.caffe", config)),
-        bins=tuple(int(n) for n in _numbers(config, "pool_scales") or BINS),
-        spell=lambda key: _renamed(key, [pair[::-1] for pair in MMSEG]),
+        bins=tuple(int(n) for n in _numbers(config, "pool_scales") or foreign.BINS),
+        original_key=lambda key: _renamed(key, [pair[::-1] for pair in PREFIXES]),
     )
 
 
-def _renamed(key, pairs) -> str:
-    for before, after in pairs:
+def _renamed(key, prefixes) -> str:
+    """Replace the first prefix that fits; {} stands for a number and is kept."""
+    for before, after in prefixes:
         found = re.match(re.escape(before).replace(r"\{\}", r"(\d+)"), key)
         if found:
             return after.format(*found.groups()) + key[found.end() :]
@@ -78,13 +81,13 @@ def _renamed(key, pairs) -> str:
 
 
 def _numbers(config, name) -> tuple[float, ...]:
-    """name=(1, 2, ...) or name=[1, 2, ...] in the text of a configuration, over lines or not."""
+    """Find name=(1, 2, ...) or name=[1, 2, ...] in the text of a configuration; () if absent."""
     found = re.search(rf"\b{name}=[(\[]([\d\s.,]+)[)\]]", config)
     return tuple(float(number) for number in found[1].split(",") if number.strip()) if found else ()
 
 
-def _mmseg_labels(meta, known: LabelSet) -> LabelSet:
-    """The names and colours that the checkpoint holds, where they can be used."""
+def _labels(meta, known: LabelSet) -> LabelSet:
+    """Return the names and colours in the checkpoint's meta where they are valid, else `known`."""
     about = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
     about = {str(key).lower(): value for key, value in about.items()}
     names, colors = (np.asarray(about.get(key, ())).tolist() for key in ("classes", "palette"))

@@ -1,6 +1,4 @@
-"""Foreign weight files -> named numpy arrays. Nothing in a file is executed."""
-
-from __future__ import annotations
+"""Read weight files of other projects as named numpy arrays; execute nothing in them."""
 
 import io
 import json
@@ -11,7 +9,7 @@ import numpy as np
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
-from keras_pspnet.weights.unpickler import Inert, Unpickler, plain, widened
+from keras_pspnet.weights.unpickler import Inert, Unpickler, bfloat16_to_float32, to_arrays
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, before the zip format of torch 1.6
 
@@ -35,13 +33,13 @@ SAFETENSORS = {
 
 
 def read_checkpoint(path) -> dict:
-    """What a weight file holds, whatever its format; it is known by its first bytes.
+    """Read a weight file; its format is recognised by its first bytes.
 
     Formats: PyTorch's (zip and legacy), safetensors, Keras weights (.h5), numpy (.npy) with a dict
     of layers.
 
     Returns:
-        Names, or nested dicts of names, to numpy arrays; also what else the file holds.
+        A dict of numpy arrays, or of nested dicts of them; also what else the file holds.
 
     Raises:
         UserError: not such a file, truncated, or a pickle that asks for more than numbers.
@@ -61,16 +59,16 @@ def read_checkpoint(path) -> dict:
     try:
         content = read(data)
         if isinstance(content, Inert):
-            raise UserError("holds a whole object, not its weights; save model.state_dict()")
+            raise UserError("a pickled object instead of its weights; save model.state_dict()")
         if not isinstance(content, dict):
-            raise UserError(f"holds a {type(content).__name__}; expected named arrays")
+            raise UserError(f"a {type(content).__name__}; expected named arrays")
         return content
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except zipfile.BadZipFile as error:
         raise UserError(f"{path}: truncated or damaged; copy or download it again") from error
     except MemoryError as error:
-        raise UserError(f"{path}: asks for more memory than there is") from error
+        raise UserError(f"{path}: needs more memory than there is") from error
     except Exception as error:  # a damaged file can raise anything
         reason = f"{type(error).__name__} {' '.join(str(error).split())[:160]}".strip()
         raise UserError(
@@ -80,7 +78,7 @@ def read_checkpoint(path) -> dict:
 
 
 def read_arrays(path) -> dict[str, np.ndarray]:
-    """As `read_checkpoint`, of a file that holds named arrays and nothing else: a state dict."""
+    """Read a file that holds named arrays and nothing else, a state dict; see `read_checkpoint`."""
     state = read_checkpoint(path)
     for name, value in state.items():
         if not isinstance(value, np.ndarray):
@@ -90,36 +88,36 @@ def read_arrays(path) -> dict[str, np.ndarray]:
 
 def _read_torch_legacy(data):
     stream, storages = io.BytesIO(data), {}
-    if Unpickler(stream, storages, inert=False).load() != LEGACY_MAGIC:
-        raise UserError("not a PyTorch checkpoint of the legacy format, nor of another known one")
+    if Unpickler(stream, storages).load() != LEGACY_MAGIC:
+        raise UserError("not a checkpoint of a known format")
     if Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
-        raise UserError("a legacy PyTorch checkpoint of an unknown protocol")
+        raise UserError("a legacy PyTorch checkpoint with an unknown protocol")
     if Unpickler(stream, storages).load().get("little_endian") is not True:
-        raise UserError("written on a big-endian machine; save it anew on another")
+        raise UserError("written on a big-endian machine; save it again on a little-endian one")
     state = Unpickler(stream, storages).load()
     for key in Unpickler(stream, storages).load():
         if key not in storages:
-            raise UserError("it holds numbers of an unknown kind; expected floats and integers")
+            raise UserError("it holds numbers of an unknown kind; expected floats or integers")
         count = int.from_bytes(stream.read(8), "little")
         storages[key].fill(stream.read(count * storages[key].dtype.itemsize), count)
-    return plain(state)
+    return to_arrays(state)
 
 
 def _read_torch_zip(data):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise UserError("a compressed zip file; expected one of torch.save, which are not")
+            raise UserError("a compressed zip file; expected an uncompressed one of torch.save")
         pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
         if len(pickles) != 1:
-            raise UserError("a zip file, but not a PyTorch checkpoint: no data.pkl in it")
+            raise UserError("a zip file without data.pkl; expected a PyTorch checkpoint")
         root, storages = pickles[0].removesuffix("data.pkl"), {}
         if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
-            raise UserError("written on a big-endian machine; save it anew on another")
+            raise UserError("written on a big-endian machine; save it again on a little-endian one")
         state = Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
         for key, storage in storages.items():
             storage.fill(archive.read(f"{root}data/{key}"), storage.count)
-    return plain(state)
+    return to_arrays(state)
 
 
 def _read_safetensors(data):
@@ -134,19 +132,19 @@ def _read_safetensors(data):
         begin, end = entry["data_offsets"]
         raw = body[begin:end] if 0 <= begin <= end else b""
         if entry["dtype"] == "BF16":
-            values = widened(np.frombuffer(raw, "<u2"))
+            values = bfloat16_to_float32(np.frombuffer(raw, "<u2"))
         elif entry["dtype"] in SAFETENSORS:
             values = np.frombuffer(raw, SAFETENSORS[entry["dtype"]])
         else:
             raise UserError(f"{name} holds numbers of type {entry['dtype']}; expected F32 or F16")
         if values.size != int(np.prod(entry["shape"])):
-            raise UserError(f"{name} is cut off: truncated? copy or download it again")
+            raise UserError(f"{name} is incomplete: truncated? copy or download it again")
         arrays[name] = values.reshape(entry["shape"])
     return arrays
 
 
 def _read_hdf5(data):
-    """Datasets by their path. Links to other files are not followed."""
+    """Return the datasets of an HDF5 file by their path; links to other files are not followed."""
     import h5py
 
     arrays = {}
@@ -154,11 +152,11 @@ def _read_hdf5(data):
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
             if item.is_virtual or item.external:
-                raise UserError(f"{name} stands in another file; expected all weights in this one")
+                raise UserError(f"{name} is in another file; expected all weights in this one")
             if item.dtype.kind in "fiu":
                 arrays[name] = np.asarray(item[()])
             elif not name.startswith("optimizer_weights/"):
-                raise UserError(f"{name} holds no numbers; expected weights alone")
+                raise UserError(f"{name} does not hold numbers; expected weights only")
 
     with h5py.File(io.BytesIO(data), "r") as file:
         file.visititems(visit)
@@ -166,7 +164,7 @@ def _read_hdf5(data):
 
 
 def _read_npy(data):
-    """A dict in an array of objects, as numpy.save writes it."""
+    """Return the dict of an .npy file, which numpy.save writes as an array of one object."""
     stream = io.BytesIO(data)
     version = np.lib.format.read_magic(stream)
     header = {
@@ -175,6 +173,5 @@ def _read_npy(data):
     }
     shape, _, dtype = header[version](stream)
     if shape != () or not dtype.hasobject:
-        raise UserError(f"holds an array of shape {shape}; expected a dict of layers")
-    content = Unpickler(stream, {}).load()
-    return plain(content)
+        raise UserError(f"an array of shape {shape}; expected a dict of layers")
+    return to_arrays(Unpickler(stream, {}).load())

@@ -1,6 +1,7 @@
-"""A reader of pickles that executes nothing: arrays and tensors come out, all else is inert."""
+"""Read arrays and tensors from a pickle without executing anything in it.
 
-from __future__ import annotations
+Objects of all other classes are replaced by an `Inert` object, which does nothing.
+"""
 
 import collections
 import pickle
@@ -21,23 +22,22 @@ STORAGES = {
     "CharStorage": np.dtype("i1"),
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
-    "BFloat16Storage": np.dtype([("brain", "<u2")]),
+    "BFloat16Storage": np.dtype([("bfloat16", "<u2")]),  # a record, to differ from uint16
 }
 
 BFLOAT16 = STORAGES["BFloat16Storage"]
-"""The upper half of a float32."""
 
 EXPANDED_BYTES = 2**28
-"""What a tensor may hold beyond its storage: a stride of 0 makes much of little."""
+"""Maximum size of a tensor larger than its storage, which strides of 0 allow."""
 
 
-def widened(values):
-    """bfloat16, as its bits, as float32."""
-    return (values.astype("<u4") << 16).view("<f4")
+def bfloat16_to_float32(bits):
+    """Convert the bits of bfloat16, the upper half of a float32, as uint16 to float32."""
+    return (bits.astype("<u4") << 16).view("<f4")
 
 
 class Inert:
-    """What stands for an object of any other class: it takes everything and does nothing."""
+    """Replace an object of any other class: accept all calls of the pickle and do nothing."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -52,39 +52,44 @@ class Inert:
 
 
 class Storage:
-    """A flat run of numbers; its values stand outside the pickle that refers to it."""
+    """A flat array of numbers; the pickle refers to it, its values are elsewhere in the file."""
 
     def __init__(self, dtype: np.dtype, count: int):
         self.dtype, self.count, self.values = dtype, count, None
 
     def fill(self, raw: bytes, count: int) -> None:
-        """Takes its values from a file's bytes.
+        """Set the values from bytes of the file.
 
         Raises:
-            UserError: there are fewer than the pickle says.
+            UserError: there are not as many as the pickle says.
         """
         if count != self.count or len(raw) != count * self.dtype.itemsize:
             raise UserError("a truncated PyTorch checkpoint; copy or download it again")
         self.values = np.frombuffer(raw, self.dtype)
         if self.dtype == BFLOAT16:
-            self.values = widened(self.values["brain"])
+            self.values = bfloat16_to_float32(self.values["bfloat16"])
             self.dtype = self.values.dtype
 
 
 class Tensor:
-    """A view of a storage, made into an array once the storage has been read."""
+    """A view of a storage, which becomes an array once the storage has been filled."""
 
     def __init__(self, storage, offset, size, stride, *_):
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
     def array(self) -> np.ndarray:
+        """Copy the view into an array.
+
+        Raises:
+            UserError: it reaches outside its storage, or repeats it beyond EXPANDED_BYTES.
+        """
         last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride))
         inside = 0 <= self.offset <= last < self.storage.count
         if min(self.stride, default=0) < 0 or (min(self.size, default=1) > 0 and not inside):
             raise UserError("a tensor reaches outside its storage")
         size = int(np.prod(self.size, dtype=object)) * self.storage.dtype.itemsize
         if size > max(self.storage.values.nbytes, EXPANDED_BYTES):
-            raise UserError("a tensor that repeats its storage without end")
+            raise UserError("a tensor is far larger than its storage")
         strides = [step * self.storage.dtype.itemsize for step in self.stride]
         view = np.lib.stride_tricks.as_strided(
             self.storage.values[self.offset :], tuple(self.size), strides, writeable=False
@@ -93,22 +98,25 @@ class Tensor:
 
 
 def _tensor(storage, *form):
-    """torch._utils._rebuild_tensor_v2; inert where the numbers are of an unknown kind."""
+    """Stand in for torch._utils._rebuild_tensor_v2; Inert if the kind of number is unknown."""
     return Tensor(storage, *form) if isinstance(storage, Storage) else Inert()
 
 
 def _parameter(data, *_):
-    """torch.nn.Parameter: the tensor inside."""
+    """Stand in for torch._utils._rebuild_parameter: return the tensor inside."""
     return data
 
 
 def _getattr(*_):
-    """getattr: how protocol 2 writes methods, as of mmengine's HistoryBuffer. None is looked up."""
+    """Stand in for getattr, with which protocol 2 writes methods; look up nothing.
+
+    mmengine's HistoryBuffer needs it.
+    """
     return Inert()
 
 
 class _DType:
-    """A numpy.dtype as pickles build it."""
+    """Stand in for numpy.dtype."""
 
     def __init__(self, kind, *_):
         self.dtype = np.dtype(_text(kind))
@@ -120,7 +128,7 @@ class _DType:
 
 
 class _Array:
-    """A numpy.ndarray as pickles build it."""
+    """Stand in for numpy.ndarray; its array is `values`."""
 
     def __init__(self, *_):
         self.values = np.zeros(0)
@@ -137,7 +145,7 @@ class _Array:
 
 
 def _encode(text, encoding):
-    """_codecs.encode: how Python 3 writes bytes in an old protocol."""
+    """Stand in for _codecs.encode, with which Python 3 writes bytes in an old protocol."""
     return text.encode(encoding) if encoding == "latin1" else Inert()
 
 
@@ -154,52 +162,51 @@ KNOWN = {
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }
 
-HARMLESS = ("collections", "datetime", "pathlib", "argparse", "copyreg", "_codecs", "enum")
-"""Modules of Python whose objects checkpoints hold; they become inert as those of packages."""
+HARMLESS = {"collections", "datetime", "pathlib", "argparse", "copyreg", "_codecs", "enum"}
+"""Python's modules whose objects checkpoints hold; they become Inert, as those of packages do."""
 
-HARMLESS_BUILTINS = ("set", "frozenset", "object", "complex", "slice", "range", "bytearray")
+HARMLESS_BUILTINS = {"set", "frozenset", "object", "complex", "slice", "range", "bytearray"}
+
+REFUSED = {*sys.stdlib_module_names, "__main__"} - HARMLESS
+REFUSED |= {"__builtin__", "commands", "os2", "popen2"}  # Python 2
 
 
-# In Python's own: it can be told what BUILD may do, and a large memo index takes no memory.
+# Python's own class, not the one in C: load_build can be replaced, and a large memo index
+# allocates nothing.
 class Unpickler(pickle._Unpickler):
-    """Knows arrays, tensors and their storages; classes of other packages become inert.
+    """Unpickle arrays, tensors and their storages; objects of other packages become Inert.
 
     Args:
         storages: key -> Storage, filled as the pickle refers to them.
-        inert: False refuses classes of other packages too.
 
     Raises:
-        UserError: the pickle asks for something of Python itself, as os.system.
+        UserError: the pickle asks for something of Python itself, such as os.system.
     """
 
-    def __init__(self, stream, storages, inert=True):
-        super().__init__(stream, encoding="latin1")  # Python 2's arrays
-        self.storages, self.inert = storages, inert
+    def __init__(self, stream, storages):
+        super().__init__(stream, encoding="latin1")  # for arrays of Python 2
+        self.storages = storages
 
     def find_class(self, module, name):
         if (module, name) in KNOWN:
             return KNOWN[module, name]
-        package = module.split(".")[0]
-        if module in ("builtins", "__builtin__"):
-            foreign = name in HARMLESS_BUILTINS
-        else:
-            foreign = package in HARMLESS or package not in sys.stdlib_module_names
-            # Python 2 had other names for what can do harm.
-            foreign = foreign and package not in ("commands", "os2", "popen2", "__main__")
-        if self.inert and foreign:
-            return Inert
-        raise UserError(f"the pickle asks for {module}.{name}, which a checkpoint does not need")
+        builtin = module in ("builtins", "__builtin__")
+        if module.split(".")[0] in REFUSED and not (builtin and name in HARMLESS_BUILTINS):
+            raise UserError(
+                f"the pickle asks for {module}.{name}, which a checkpoint does not need"
+            )
+        return Inert
 
     def persistent_load(self, reference):
         kind, dtype, key, _, count, *view = reference
         if kind != "storage" or (view and view[0] is not None):
-            raise UserError("the pickle refers to something that is no whole storage")
+            raise UserError("the pickle refers to something other than a whole storage")
         if not isinstance(dtype, np.dtype):
             return Inert()
         return self.storages.setdefault(key, Storage(dtype, count))
 
     def load_build(self):
-        """BUILD: states for what is made here; a dict's attributes, as `_metadata`, go."""
+        """Set the state of our own stand-ins only; others, as a dict's `_metadata`, are dropped."""
         state = self.stack.pop()
         if isinstance(self.stack[-1], (_Array, _DType, Inert)):
             self.stack[-1].__setstate__(state)
@@ -207,26 +214,26 @@ class Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
 
 
-def plain(value, made=None):
-    """Tensors and arrays inside dicts as numpy arrays, everything else as it is.
+def to_arrays(value, made=None):
+    """Convert tensors and arrays, also those inside dicts, to numpy arrays; keep all else.
 
-    A dict that stands in several places is one in the result, too.
+    A dict that appears in several places is one dict in the result, too.
     """
     made = {} if made is None else made
     if isinstance(value, Tensor):
         return value.array()
     if isinstance(value, _Array):
         boxed = value.values.dtype.hasobject and value.values.shape == ()
-        return plain(value.values[()], made) if boxed else value.values
+        return to_arrays(value.values[()], made) if boxed else value.values
     if isinstance(value, dict):
         if id(value) not in made:
             made[id(value)] = {}
             for key, inside in value.items():
-                made[id(value)][_text(key)] = plain(inside, made)
+                made[id(value)][_text(key)] = to_arrays(inside, made)
         return made[id(value)]
     return value
 
 
 def _text(value):
-    """What Python 2 wrote as a string."""
+    """Return a string of Python 2, which arrives as bytes, as str."""
     return value.decode("latin1") if isinstance(value, bytes) else value

@@ -1,6 +1,7 @@
 """The demo's own code, at small settings; `make verify` runs the whole from a bare clone."""
 
 import json
+import subprocess
 
 import numpy as np
 import pytest
@@ -11,10 +12,8 @@ from keras_pspnet.train import recipes
 
 
 def test_the_demo_leaves_a_report_and_a_picture(tmp_path, monkeypatch, capsys):
-    small = recipes.RECIPES["scenes"].change(
-        ["crop=49,49", "channels=8", "train_images=16", "val_images=4", "epochs=1"]
-    )
-    monkeypatch.setattr(demo, "find_recipe", lambda name: small)
+    settings = {"crop": (49, 49), "channels": 8, "train_images": 16, "val_images": 4, "epochs": 1}
+    monkeypatch.setitem(recipes.RECIPES, "scenes", recipes.recipe("scenes", **settings))
     report = demo.run(tmp_path)
     assert json.loads((tmp_path / "report.json").read_text()) == report
     assert set(report) >= {"mIoU_keras", "mIoU_tflite", "pixel_agreement", "seconds"}
@@ -30,3 +29,13 @@ def test_the_demo_leaves_a_report_and_a_picture(tmp_path, monkeypatch, capsys):
     again = demo.run(tmp_path)
     assert again["mIoU_keras"] == report["mIoU_keras"]
     assert "resuming at step 2 of 2" in capsys.readouterr().out
+
+
+def test_the_child_does_not_run_what_lies_in_the_working_folder(tmp_path, monkeypatch):
+    for name in ("numpy", "json", "PIL"):
+        (tmp_path / f"{name}.py").write_text("open('executed', 'w').close()\nraise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    demo.without_tensorflow("--version")
+    with pytest.raises(subprocess.CalledProcessError):
+        demo.without_tensorflow("paint")
+    assert not (tmp_path / "executed").exists()

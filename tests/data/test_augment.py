@@ -117,15 +117,19 @@ def test_a_quarter_turn_moves_every_pixel_whole():
     np.testing.assert_allclose(result, np.rot90(image), atol=0.01)
 
 
-def test_blurring_is_a_gaussian_of_five_by_five():
-    image = noise(8, 11)
+@pytest.mark.parametrize("size", [(8, 11), (3, 5), (2, 7), (1, 4), (2, 2), (1, 1)])
+def test_blurring_is_a_gaussian_of_five_by_five_with_a_reflected_border(size):
+    image, (height, width) = noise(*size), size
     taps = np.array([1.0, 4.0, 6.0, 4.0, 1.0])
     kernel = np.outer(taps, taps) / taps.sum() ** 2
-    padded, expected = np.pad(image, ((2, 2), (2, 2), (0, 0)), "symmetric"), 0.0
+    padded, expected = np.pad(image, ((2, 2), (2, 2), (0, 0)), "reflect"), 0.0
     for row in range(5):
         for column in range(5):
-            expected = expected + kernel[row, column] * padded[row : row + 8, column : column + 11]
+            part = padded[row : row + height, column : column + width]
+            expected = expected + kernel[row, column] * part
     np.testing.assert_allclose(blur(image), expected, rtol=1e-5)
+    in_graph = tf.function(blur, input_signature=[tf.TensorSpec((None, None, 3))])
+    np.testing.assert_allclose(in_graph(image), expected, rtol=1e-5)
 
 
 def test_flipping_mirrors_both():

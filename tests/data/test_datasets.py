@@ -7,13 +7,20 @@ import pytest
 from PIL import Image
 
 from keras_pspnet.data.datasets import open_source, splits_of
-from keras_pspnet.data.pairs import Source
+from keras_pspnet.errors import raise_first
 from keras_pspnet.labels import CAMVID
 
 
 def save(array, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.asarray(array, np.uint8)).save(path)
+
+
+def pixels(source):
+    """The pixels of each class; raises the first error of the survey."""
+    survey = source.survey()
+    raise_first(survey.errors)
+    return survey.pixels[: len(source.labels)]
 
 
 def test_camvid_is_read_in_its_usual_layout(tmp_path):
@@ -54,7 +61,7 @@ def test_the_first_pictures_and_all(folder):
 
 
 def test_checking_counts_the_pixels_of_each_class(folder):
-    counts = open_source("folder", folder, split="train").check()
+    counts = pixels(open_source("folder", folder, split="train"))
     assert counts.tolist() == [2 * 98, 2 * 98, 98]
 
 
@@ -84,7 +91,7 @@ def edit(folder, what):
 
 
 def use(folder):
-    open_source("folder", folder, split="train").check()
+    pixels(open_source("folder", folder, split="train"))
 
 
 BROKEN = ("no mask", "no picture", "another size", "a colour mask", "truncated picture")
@@ -148,19 +155,19 @@ def test_a_survey_finds_every_bad_pair_and_counts_the_others(refused, folder):
     halves, bad = spoil(folder)
     source, seen = open_source("folder", folder, split="train"), []
 
-    def watch(numbers):
-        for number in numbers:
-            seen.append(number)
-            yield number
+    def progress(indices):
+        for index in indices:
+            seen.append(index)
+            yield index
 
-    survey = source.survey(watch)
+    survey = source.survey(progress=progress)
     assert seen == [0, 1, 2, 3]
     assert [str(error).split(": ")[0] for error in survey.errors] == [str(f) for f in halves + bad]
     assert survey.good == [2] and source.names[2].endswith("p3.png")
     assert survey.sizes == {(9, 11): 1}
     assert survey.pixels[[0, 255]].tolist() == [98, 1] and survey.pixels.sum() == 99
     assert survey.pictures[[0, 255]].tolist() == [1, 1] and survey.pictures.sum() == 2
-    assert refused(source.check) == f"{survey.errors[0]} (and 4 more bad pairs)"
+    assert refused(pixels, source) == f"{survey.errors[0]} (and 4 more bad pairs)"
 
 
 def test_a_survey_counts_pixels_pictures_and_sizes(folder):
@@ -205,7 +212,7 @@ def test_one_mask_that_cannot_be_read_does_not_hide_the_labels(refused, folder):
     file = edit(folder, "truncated mask")
     source = open_source("folder", folder, split="train")
     assert source.labels.names == ("class_0", "class_1", "class_2")
-    assert refused(source.check).startswith(f"{file}: not a readable mask")
+    assert refused(pixels, source).startswith(f"{file}: not a readable mask")
 
 
 def test_masks_of_which_none_can_be_read_say_why(refused, folder):
@@ -227,8 +234,8 @@ def test_masks_of_one_class_say_how_to_name_two(refused, folder, void):
     assert ("and void (255)" in message) == void
     advice = message[message.index("{") :]
     (folder / "labels.json").write_text(advice)  # what it advises works
-    pixels = open_source("folder", folder, split="train").check()
-    assert pixels.tolist() == [5 * (99 - 22 * void), 5 * 22 * void]
+    counts = pixels(open_source("folder", folder, split="train"))
+    assert counts.tolist() == [5 * (99 - 22 * void), 5 * 22 * void]
 
 
 def test_masks_with_nothing_but_void_get_one_line(refused, folder):
@@ -257,13 +264,6 @@ def test_a_damaged_labels_file_gets_one_line(refused, folder, content):
 def test_what_is_not_there_gets_one_line(refused, folder, name, path, split, says):
     path = folder if path is True else path and folder / path
     assert says in refused(open_source, name, path, split=split)
-
-
-def test_scenes_need_no_folder():
-    source = open_source("scenes", split="val", size=(33, 41))
-    image, mask = source.read(3)
-    assert len(source) == 100 and image.shape == (33, 41, 3) and mask.shape == (33, 41)
-    assert isinstance(source, Source) and len(set(source.names)) == 100
 
 
 def test_the_splits_of_a_folder_are_those_of_its_pictures(folder):

@@ -191,17 +191,17 @@ def striped():
     return Source(("a", "b", "c"), LabelSet.numbered(4), pairs.__getitem__)
 
 
-def test_fitting_brings_whole_pictures_to_the_crop_as_evaluation_does():
+def test_resizing_brings_whole_pictures_to_the_crop_as_evaluation_does():
     source, size = striped(), (20, 24)
     expected = [
         (resize_image(image, size), resize_nearest(mask, size))
         for image, mask in map(source.read, range(3))
     ]
     still = Augmentation((1, 1), 0, 0, 0, 0)
-    settings = {"crop": size, "batch_size": 3, "augmentation": still, "seed": 0, "fit": True}
+    settings = {"crop": size, "batch_size": 3, "augmentation": still, "seed": 0}
     for dataset in (
-        pipeline.validation(source, size, 3, fit=True),
-        pipeline.training_steps(source, 0, 1, **settings),
+        pipeline.validation(source, size, 3, resize_to_crop=True),
+        pipeline.training_steps(source, 0, 1, **settings, resize_to_crop=True),
     ):
         ((images, masks),) = list(dataset)
         for image, mask in expected:  # a training takes them in an order of its own
@@ -211,7 +211,7 @@ def test_fitting_brings_whole_pictures_to_the_crop_as_evaluation_does():
             assert np.array_equal(masks["aux"][place], mask)
 
 
-def test_without_fitting_the_centre_is_taken():
+def test_without_resizing_the_centre_is_taken():
     source = striped()
     ((_, masks),) = list(pipeline.validation(source, (9, 15), 3))
     assert np.array_equal(masks["main"][0], source.read(0)[1][:, 7:22])
@@ -222,7 +222,7 @@ def test_threads_of_its_own_change_no_batch_and_no_order(folder, monkeypatch):
     own = values(steps(source, 0, 9)), values(pipeline.validation(source, (9, 11), 2))
     threads = steps(source, 0, 1).options().threading.private_threadpool_size
     assert threads >= 2
-    monkeypatch.setattr(pipeline, "_own_threads", lambda dataset: dataset)
+    monkeypatch.setattr(pipeline, "_private_threads", lambda dataset: dataset)
     assert steps(source, 0, 1).options().threading.private_threadpool_size is None
     assert same(own[0], values(steps(source, 0, 9)))
     assert same(own[1], values(pipeline.validation(source, (9, 11), 2)))

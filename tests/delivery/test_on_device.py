@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,16 @@ def test_pictures_of_one_name_are_named_as_by_predict():
     paths = ["a/p.png", "b/p.png", "p.jpg", "c/p.png", "q.png", "p_2.png"]
     assert segment.unique_names(paths) == unique_stems(paths)
     assert segment.unique_names(paths) == ["p", "p.png", "p.jpg", "p_2", "q", "p_2.png"]
+    cases = ["a/A.png", "b/a.png", "c/a.PNG", "d/A.Png", "a_2", "a_3.png", "A"]
+    assert segment.unique_names(cases) == unique_stems(cases)
+    assert segment.unique_names(cases) == ["A", "a.png", "a_2", "A_3", "a_2_2", "a_3.png", "A_4"]
+
+
+def test_names_for_many_pictures_take_no_time():
+    paths = [f"{folder}/frame.png" for folder in range(20_000)]
+    start = time.perf_counter()
+    assert segment.unique_names(paths)[-1] == "frame_19999"
+    assert time.perf_counter() - start < 2
 
 
 def test_a_picture_is_turned_as_its_camera_was(tmp_path):
@@ -146,7 +157,7 @@ def test_the_browsers_runtime_is_downloaded_once(serve, capsys):
         assert len(capsys.readouterr().out.splitlines()) == downloads
 
 
-@pytest.mark.parametrize("trouble, says", [("other", "is not what was published"), ("none", "can")])
+@pytest.mark.parametrize("trouble, says", [("other", "not the published one"), ("none", "can")])
 def test_what_was_not_published_is_not_kept(serve, refused, tmp_path, trouble, says):
     for file in (tmp_path / "npm").rglob("*.tgz"):
         file.write_bytes(b"other") if trouble == "other" else file.unlink()

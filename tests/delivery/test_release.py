@@ -1,5 +1,6 @@
 """export/release.py: every format, its card, and the program that devices run."""
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -15,11 +16,9 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet import scenes
-from keras_pspnet.errors import UserError
-from keras_pspnet.export import agreement
 from keras_pspnet.export.converters import widen
 from keras_pspnet.export.delegate import delegation
-from keras_pspnet.export.formats import FORMATS, available_formats, importlib
+from keras_pspnet.export.formats import FORMATS, available_formats
 from keras_pspnet.labels import SCENES
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +28,11 @@ WITHOUT_TENSORFLOW = (
     "sys.modules['keras_pspnet'] = None; sys.argv = sys.argv[1:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
+
+
+spec = importlib.util.spec_from_file_location("release", ROOT / "export" / "release.py")
+release = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(release)
 
 
 def run(*arguments):
@@ -86,7 +90,7 @@ def test_the_folder_for_the_device_team(folder):
     assert all(f"| {file} | " in text for file in files)
     card = json.loads((folder / "device" / "pspnet_float32.card.json").read_text())
     assert card["agreement_on"] == "2 given pictures"
-    assert card["command"].startswith("release.py")
+    assert card["command"] == "release.py model.keras --out device --calibration pictures"
 
 
 def test_a_device_without_tensorflow_segments_pictures(folder):
@@ -175,7 +179,6 @@ def test_each_file_takes_camera_bytes_and_gives_class_ids(folder, cards, images,
         spec = interpreter.get_signature_runner().get_input_details()["image"]
         # Whatever the calibration pictures hold, as these dark ones.
         assert spec["dtype"] == np.uint8 and spec["quantization"] in ((0.0, 0), (1.0, 0))
-        assert cards[name]["compiled_model_agreement"] == 1.0
         assert not any("Flex" in operator for operator in cards[name]["operators"])
 
 
@@ -224,13 +227,38 @@ def test_ranges_are_widened_picture_by_picture():
     assert ranges == {"x": {"min": -3.0, "max": 5.0}, "y": {}}
 
 
-def test_a_file_that_litert_cannot_compile_is_said_to_be(tmp_path, folder, images):
-    file = folder / "device" / "pspnet_float32.tflite"
-    network = keras_pspnet.load_model(file)
-    broken = tmp_path / "broken.tflite"
-    broken.write_bytes(file.read_bytes()[:5000])
-    with pytest.raises(UserError, match=r"broken\.tflite: LiteRT's CompiledModel cannot run it"):
-        agreement.compiled_agreement(broken, images[:1], network)
+@pytest.mark.parametrize(
+    "name, text",
+    [
+        ("README.md", "# PSPNet, my notes on 12 classes\n"),
+        ("README.md", ""),
+        ("segment.py", '"""Segment pictures my own way."""\n'),
+    ],
+)
+def test_a_file_of_somebody_else_is_not_replaced(folder, tmp_path, capsys, name, text):
+    (tmp_path / name).write_text(text)
+    arguments = [folder / "model.keras", "--out", tmp_path, "--calibration", folder / "pictures"]
+    assert release.main(list(map(str, arguments))) == 2
+    assert f"{name}: is in the way" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == text
+
+
+def test_an_older_release_is_replaced(folder, tmp_path, monkeypatch):
+    for name in ("README.md", "segment.py"):
+        first_line = (folder / "device" / name).read_text().splitlines()[0]
+        (tmp_path / name).write_text(f"{first_line}\nold\n")
+
+    def export(options):
+        for card in (folder / "device").glob("*.card.json"):
+            shutil.copy(card, tmp_path)
+        return FORMATS
+
+    monkeypatch.setattr(release.commands, "export", export)
+    arguments = [folder / "model.keras", "--out", tmp_path, "--calibration", folder / "pictures"]
+    assert release.main(list(map(str, arguments))) == 0
+    for name in ("README.md", "segment.py"):
+        assert (tmp_path / name).read_text() == (folder / "device" / name).read_text()
 
 
 def benchmark(*arguments):

@@ -1,4 +1,4 @@
-"""How files are compared with the Keras model, on pictures and masks that are made for it."""
+"""Compare files with the Keras model on pictures and masks that are made for it."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import keras_pspnet
-from keras_pspnet.device_contract import SIGNATURE
 from keras_pspnet.export import agreement, deliver
 from keras_pspnet.export.formats import MIN_AGREEMENT
 from keras_pspnet.inference.predictor import Predictor
@@ -22,7 +21,7 @@ def painted(boundary):
     return np.broadcast_to((np.arange(SIZE[1]) >= boundary).astype(np.uint8), SIZE)
 
 
-def network(boundary, output="classes"):
+def predictor(boundary, output="classes"):
     def run(images):
         classes = np.stack([painted(boundary)] * len(images))
         return classes if output == "classes" else np.eye(2, dtype=np.float32)[classes]
@@ -34,12 +33,14 @@ def network(boundary, output="classes"):
 def test_the_share_of_equal_pixels_and_both_scores(output):
     images, mask = [np.zeros((*SIZE, 3), np.uint8)] * 2, painted(3).copy()
     mask[0] = 255  # void: it counts for no score
-    pictures = agreement.Pictures(images, [mask] * 2, [painted(3)] * 2, network(3), "two")
-    result = pictures.compare(network(2, output))
+    pictures = agreement.ComparisonPictures(
+        images, [mask] * 2, [painted(3)] * 2, predictor(3), "two"
+    )
+    result = pictures.compare(predictor(2, output))
     assert result["agreement"] == 5 / 6 and result["agreement_on"] == "two"
     assert result["mIoU"] == {"keras": 1.0, "file": pytest.approx((2 / 3 + 3 / 4) / 2)}
     without = dataclasses.replace(pictures, masks=[mask, None])
-    assert without.compare(network(2, output))["mIoU"] is None
+    assert without.compare(predictor(2, output))["mIoU"] is None
 
 
 def tiny():
@@ -56,7 +57,9 @@ def tiny():
 )
 def test_a_mask_that_does_not_fit_is_found_before_anything_is_converted(refused, mask, says):
     image, good = np.zeros((8, 9, 3), np.uint8), np.full((8, 9), 255, np.uint8)
-    message = refused(agreement.Pictures.read, [(image, good), (image, mask)], tiny(), "pictures")
+    message = refused(
+        agreement.ComparisonPictures.read, [(image, good), (image, mask)], tiny(), "pictures"
+    )
     assert says in message
 
 
@@ -69,26 +72,8 @@ def test_a_format_has_its_bar_without_being_asked(refused, tmp_path, monkeypatch
     model = keras_pspnet.build_pspnet(
         2, input_shape=(49, 49, 3), backbone="resnet14_narrow", channels=8, bins=(1,)
     )
-    monkeypatch.setattr(deliver.Pictures, "compare", lambda *_: {"agreement": 0.9989, "mIoU": None})
+    monkeypatch.setattr(
+        deliver.ComparisonPictures, "compare", lambda *_: {"agreement": 0.9989, "mIoU": None}
+    )
     message = refused(keras_pspnet.export_model, model, tmp_path / "out", formats=("saved_model",))
     assert "only 99.8900% of the pixels" in message and not (tmp_path / "out").exists()
-
-
-def test_two_runtimes_are_compared_pixel_by_pixel(tmp_path):
-    import tensorflow as tf
-
-    @tf.function(input_signature=[tf.TensorSpec((1, *SIZE, 3), tf.uint8, name="image")])
-    def serve(image):
-        scores = tf.cast(image, tf.float32)[..., :2]
-        return {"classes": tf.cast(tf.argmax(scores, -1, tf.int32), tf.uint8)}
-
-    module = tf.Module()
-    module.serve = serve
-    tf.saved_model.save(module, str(tmp_path / "model"), signatures={SIGNATURE: serve})
-    file = tmp_path / "model.tflite"
-    file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "model")).convert())
-    images = np.zeros((1, *SIZE, 3), np.uint8)
-    images[0, :, 3:, 1] = 7
-    for boundary, share in ((3, 1.0), (2, 5 / 6)):
-        assert agreement.compiled_agreement(file, images, network(boundary)) == share
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "model.tflite"}

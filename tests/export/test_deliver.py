@@ -1,8 +1,7 @@
-"""What is handed to devices: the contract, the proof, and what happens when the proof fails."""
+"""The files for devices: their contract, their agreement, and what happens without it."""
 
 import hashlib
 import json
-import os
 import zipfile
 
 import keras
@@ -49,7 +48,12 @@ def test_the_files_and_their_cards(exported):
     assert card["output"] == {"name": "classes", "dtype": "uint8", "shape": [1, 49, 57]}
     assert card["agreement"] >= 0.999 and card["agreement_on"] == "8 generated scenes"
     assert card["operators"] == operators(exported["float32"])
-    assert card["mIoU"] is None and card["command"]
+    assert card["mIoU"] is None
+    # Not what this process was started with: it may hold paths, in a notebook the kernel's.
+    assert card["command"] == (
+        "keras_pspnet.export_model(model, out, formats=('saved_model', 'float32'), size=None, "
+        "output='classes')"
+    )
 
 
 def test_the_tflite_signature_is_the_contract(exported):
@@ -106,22 +110,6 @@ def test_maps_of_any_size_stay_delegated(exported):
     assert partitions == 2
     waiting = ["CAST", "ARG_MAX", "STRIDED_SLICE", "STRIDED_SLICE", "MINIMUM", "CAST"]
     assert outside == [*waiting, "ARG_MAX", "CONCATENATION", "CAST"]
-
-
-def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path):
-    (tmp_path / "pspnet_float32.tflite").mkdir()
-    with pytest.raises(UserError, match=r"pspnet_float32\.tflite: is in the way"):
-        keras_pspnet.export_model(model, tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["pspnet_float32.tflite"]
-
-
-def test_a_folder_that_is_no_saved_model_is_not_replaced(model, tmp_path):
-    notes = tmp_path / "saved_model" / "notes.txt"
-    notes.parent.mkdir()
-    notes.write_text("mine")
-    with pytest.raises(UserError, match=r"saved_model/notes\.txt: is no part of a SavedModel"):
-        keras_pspnet.export_model(model, tmp_path)
-    assert notes.read_text() == "mine" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_model_that_diverged_is_not_handed_over(model, tmp_path):
@@ -212,7 +200,9 @@ def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="min_agreement"):
         keras_pspnet.export_model(model, tmp_path / "out", min_agreement=1.5)
     monkeypatch.setattr(
-        deliver.Pictures, "compare", lambda self, file: {"agreement": 0.9995, "mIoU": None}
+        deliver.ComparisonPictures,
+        "compare",
+        lambda self, file: {"agreement": 0.9995, "mIoU": None},
     )
     keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
     with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
@@ -228,53 +218,13 @@ def test_another_backend_says_where_to_export(model, tmp_path, monkeypatch, refu
     assert not (tmp_path / "out").exists()
 
 
-def test_an_older_export_is_replaced(model, exported, tmp_path):
-    (tmp_path / "saved_model" / "variables").mkdir(parents=True)
-    (tmp_path / "saved_model" / "variables" / "old").write_text("old")
-    (tmp_path / "pspnet_float32.tflite").write_text("old")
-    (tmp_path / "notes.txt").write_text("mine")
-    keras_pspnet.export_model(model, tmp_path)
-    assert not (tmp_path / "saved_model" / "variables" / "old").exists()
-    assert keras_pspnet.load_model(tmp_path / "pspnet_float32.tflite").labels == SCENES
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / ".pspnet.partial").exists()
-
-
-@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])
-def test_the_old_saved_model_comes_back_if_the_new_one_cannot_stand(tmp_path, monkeypatch, error):
-    for name in ("new", "target"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "variables").write_text(name)
-    replace = os.replace
-
-    def fail(source, target):
-        if source == tmp_path / "new":
-            raise error
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(type(error)):
-        deliver._replace(tmp_path / "new", tmp_path / "target")
-    assert (tmp_path / "target" / "variables").read_text() == "target"
-
-
-def test_whoever_stops_reading_is_no_full_disk(model, tmp_path):
-    def say(line):
-        if line.startswith("1/"):
-            raise BrokenPipeError(32, "Broken pipe")
-
-    with pytest.raises(BrokenPipeError):
-        keras_pspnet.export_model(model, tmp_path / "out", say=say)
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_backbone_of_one_size_says_that_another_cannot_be_taken(refused, tmp_path):
     image = keras.Input((64, 64, 3))
     x = keras.layers.Conv2D(8, 3, 4, padding="same")(image)
     x = keras.layers.Reshape((16, 16, 8))(keras.layers.ReLU()(x))
     features = keras.layers.Conv2D(8, 3, 2, padding="same")(x)
     network = keras.Model(image, keras.layers.Conv2D(3, 1)(features))
-    line = refused(deliver.fixed, network, (32, 32))
+    line = refused(deliver.with_fixed_size, network, (32, 32))
     assert "the model cannot take 32x32" in line
 
 
@@ -297,14 +247,6 @@ def test_a_backbone_of_one_size_says_that_another_cannot_be_taken(refused, tmp_p
 def test_requests_that_cannot_be_met(model, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         keras_pspnet.export_model(model, tmp_path / "out", **changes)
-    assert not (tmp_path / "out").exists()
-
-
-def test_what_the_compiled_model_sees_otherwise_is_refused(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(deliver, "compiled_agreement", lambda *arguments: 0.9)
-    only = r"float32.tflite in LiteRT's CompiledModel: only 90.0000% of the pixels equal its Inter"
-    with pytest.raises(UserError, match=only):
-        keras_pspnet.export_model(model, tmp_path / "out", formats=("float32",))
     assert not (tmp_path / "out").exists()
 
 

@@ -35,7 +35,7 @@ def equal(a, b):
 @pytest.mark.parametrize("split, winograd", [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("arguments", [{}, {"bins": ()}, {"backbone": "efficientnet_lite0"}])
 def test_the_function_stays_the_same(monkeypatch, arguments, split, winograd):
-    monkeypatch.setattr(fast_graph, "LONGEST", 1000)
+    monkeypatch.setattr(fast_graph, "MAX_REDUCTION", 1000)
     before = network(**arguments)
     after, forms = fast_graph.device_network(before, split=split, winograd=winograd)
     equal(before, after)
@@ -50,7 +50,7 @@ def test_the_function_stays_the_same(monkeypatch, arguments, split, winograd):
 
 
 def test_long_convolutions_of_the_backbone_are_split_and_short_ones_are_not(monkeypatch):
-    monkeypatch.setattr(fast_graph, "LONGEST", 600)
+    monkeypatch.setattr(fast_graph, "MAX_REDUCTION", 600)
     before = network()
     after, forms = fast_graph.device_network(before, split=True, winograd=True)
     # 3x3 over 128 channels in the last stage, 64 in the one before; 1x1 kernels of any length stay
@@ -63,7 +63,7 @@ def test_long_convolutions_of_the_backbone_are_split_and_short_ones_are_not(monk
 
 
 def test_a_convolution_seen_by_others_than_its_norm_keeps_it(monkeypatch):
-    monkeypatch.setattr(fast_graph, "LONGEST", 100)
+    monkeypatch.setattr(fast_graph, "MAX_REDUCTION", 100)
     image = keras.Input((9, 9, 16), batch_size=1)
     seen = keras.layers.Conv2D(4, 3, name="seen", use_bias=True)(image)
     model = keras.Model(image, [keras.layers.BatchNormalization()(seen), seen])
@@ -78,7 +78,7 @@ def test_a_convolution_seen_by_others_than_its_norm_keeps_it(monkeypatch):
 @pytest.mark.parametrize("twice", ["the convolution", "the norm"])
 @pytest.mark.parametrize("winograd", [False, True])
 def test_what_is_called_twice_is_not_folded(monkeypatch, twice, winograd):
-    monkeypatch.setattr(fast_graph, "LONGEST", 100)
+    monkeypatch.setattr(fast_graph, "MAX_REDUCTION", 100)
     image = keras.Input((9, 9, 16), batch_size=1)
     convolutions = [keras.layers.Conv2D(4, 3, padding="same", name=f"seen{i}") for i in range(2)]
     norms = [keras.layers.BatchNormalization(name=f"norm{i}") for i in range(2)]
@@ -98,7 +98,7 @@ def test_what_is_called_twice_is_not_folded(monkeypatch, twice, winograd):
 
 @pytest.mark.parametrize("between", ["its own activation", "another operation"])
 def test_a_norm_that_cannot_be_folded_is_kept(monkeypatch, between):
-    monkeypatch.setattr(fast_graph, "LONGEST", 100)
+    monkeypatch.setattr(fast_graph, "MAX_REDUCTION", 100)
     image = keras.Input((9, 9, 16), batch_size=1)
     own = between == "its own activation"
     seen = keras.layers.Conv2D(4, 3, activation="relu" if own else None, name="seen")(image)

@@ -31,7 +31,7 @@ def logits(images):
     return np.stack(scores, -1).astype(np.float32)
 
 
-def network(**changes):
+def predictor(**changes):
     given = {"run": logits, "output": "logits", "labels": LabelSet.numbered(CLASSES)}
     return Predictor(**{**given, "floats": True, **changes})
 
@@ -104,7 +104,7 @@ def picture(height, width, seed=0):
 )
 def test_probabilities_are_those_of_an_obvious_implementation(size, crop, base, scales, flip):
     image = picture(*size)
-    result = probabilities(network(), image, Protocol(crop, base, scales, flip))
+    result = probabilities(predictor(), image, Protocol(crop, base, scales, flip))
     expected = obvious(image, crop, base, scales, flip)
     assert result.shape == expected.shape and result.dtype == np.float32
     assert np.abs(result - expected).max() < 1e-5
@@ -119,7 +119,7 @@ def test_no_window_is_computed_twice():
         return logits(images)
 
     image = np.random.default_rng(0).integers(0, 256, (512, 683, 3), np.uint8)
-    probabilities(network(run=run), image, Protocol((473, 473), 512, SCALES, True))
+    probabilities(predictor(run=run), image, Protocol((473, 473), 512, SCALES, True))
     # Long sides 256 to 896 and short sides 192 to 672, a window of 473 every 316 pixels.
     windows = 1 + 1 + 2 + 2 * 2 + 2 * 2 + 2 * 3
     assert len(seen) == 2 * windows and len(set(seen)) == len(seen)
@@ -133,7 +133,7 @@ def test_windows_are_batched_within_bounds():
         return logits(images)
 
     image = picture(300, 400)
-    probabilities(network(run=run), image, Protocol((65, 65), None, (1.0,), True))
+    probabilities(predictor(run=run), image, Protocol((65, 65), None, (1.0,), True))
     # Rows begin at 0, 44, ..., 235 (7), columns at 0, 44, ..., 335 (9).
     assert sum(sizes) == 2 * 7 * 9 and max(sizes) > 1
     assert max(sizes) * 65 * 65 * CLASSES * 4 <= TILE_BYTES
@@ -142,7 +142,7 @@ def test_windows_are_batched_within_bounds():
 def test_memory_is_bounded_on_a_picture_of_2048():
     """Beside the scores themselves, of one scale and of the result, there are only tiles."""
     image = picture(1024, 2048)
-    light = network(run=lambda images: np.zeros((*images.shape[:3], CLASSES), np.float32))
+    light = predictor(run=lambda images: np.zeros((*images.shape[:3], CLASSES), np.float32))
     tracemalloc.start()
     probabilities(light, image, Protocol((713, 713), 2048, (1.75,), True))
     peak = tracemalloc.get_traced_memory()[1]
@@ -160,8 +160,8 @@ def test_bytes_are_rounded_where_a_network_takes_only_those():
         return logits(images)
 
     protocol = Protocol((33, 33), 50, (1.0,))
-    exact = probabilities(network(run=run), image, protocol)
-    rounded = probabilities(network(run=run, floats=False), image, protocol)
+    exact = probabilities(predictor(run=run), image, protocol)
+    rounded = probabilities(predictor(run=run, floats=False), image, protocol)
     assert seen[0].dtype == np.float32 and seen[-1].dtype == np.uint8
     assert 0 < np.abs(exact - rounded).max() < 0.02
     assert np.abs(seen[0] - seen[-1]).max() <= 0.5 + 1e-4
@@ -169,19 +169,19 @@ def test_bytes_are_rounded_where_a_network_takes_only_those():
 
 def test_flip_alone_averages_the_whole_picture_with_its_mirror_image():
     image = picture(33, 41)
-    ours = network(size=(33, 41))
+    ours = predictor(size=(33, 41))
     result = probabilities(ours, image, Protocol(flip=True))
     straight = softmax(logits(image[None]))[0]
     mirrored = softmax(logits(image[None, :, ::-1]))[0][:, ::-1]
     np.testing.assert_allclose(result, (straight + mirrored) / 2, atol=1e-6)
     classes = segment(ours, image, Protocol(flip=True))
     assert np.array_equal(classes, result.argmax(-1))
-    unknown = network(size=None, stride=8)
+    unknown = predictor(size=None, stride=8)
     assert segment(unknown, image[:30, :37], Protocol(flip=True)).shape == (30, 37)
 
 
 def test_the_default_protocol_is_no_protocol():
-    image, ours = picture(33, 41), network(size=(33, 41))
+    image, ours = picture(33, 41), predictor(size=(33, 41))
     assert np.array_equal(segment(ours, image, Protocol()), segment(ours, image))
 
 
@@ -203,12 +203,12 @@ def test_what_makes_no_sense_gets_one_line(refused, given, says):
 
 
 def test_a_network_that_cannot_be_looked_through_gets_one_line(refused):
-    classes = network(output="classes", size=(9, 9))
+    classes = predictor(output="classes", size=(9, 9))
     assert "class ids" in refused(Protocol(flip=True).check, classes)
     assert "class ids" in refused(Protocol((9, 9)).check, classes)
     Protocol().check(classes)
-    assert "--crop 33 41" in refused(Protocol((9, 9)).check, network(size=(33, 41)))
-    Protocol((9, 9)).check(network(size=None))
+    assert "--crop 33 41" in refused(Protocol((9, 9)).check, predictor(size=(33, 41)))
+    Protocol((9, 9)).check(predictor(size=None))
 
 
 @pytest.fixture(scope="module")

@@ -39,16 +39,16 @@ def bilinear(scores, size):
 
 def test_a_picture_of_the_networks_size_passes_untouched(image):
     seen, logits = [], np.random.default_rng(1).normal(size=(1, 9, 13, 4)).astype(np.float32)
-    network = Predictor(recording(logits, seen), "logits", LabelSet.numbered(4), (9, 13))
-    result = segment(network, image)
+    predictor = Predictor(recording(logits, seen), "logits", LabelSet.numbered(4), (9, 13))
+    result = segment(predictor, image)
     assert result.dtype == np.uint8 and np.array_equal(result, logits[0].argmax(-1))
     assert seen[0].dtype == np.uint8 and np.array_equal(seen[0], image[None])
 
 
 def test_another_size_resizes_the_picture_there_and_the_probabilities_back(image):
     seen, logits = [], np.random.default_rng(1).normal(0, 3, (1, 5, 6, 3)).astype(np.float32)
-    network = Predictor(recording(logits, seen), "logits", LabelSet.numbered(3), (5, 6))
-    result = segment(network, image)
+    predictor = Predictor(recording(logits, seen), "logits", LabelSet.numbered(3), (5, 6))
+    result = segment(predictor, image)
     powers = np.exp(logits[0].astype(np.float64))
     expected = bilinear(powers / powers.sum(-1, keepdims=True), (9, 13)).argmax(-1)
     assert np.array_equal(result, expected)
@@ -59,9 +59,9 @@ def test_another_size_resizes_the_picture_there_and_the_probabilities_back(image
 
 def test_probabilities_are_not_softened_twice(image):
     scores = np.random.default_rng(1).dirichlet((0.3, 0.3, 0.3), (1, 4, 4)).astype(np.float32)
-    network = Predictor(recording(scores, []), "probabilities", LabelSet.numbered(3), (4, 4))
+    predictor = Predictor(recording(scores, []), "probabilities", LabelSet.numbered(3), (4, 4))
     expected = bilinear(scores[0], (9, 13)).argmax(-1)
-    assert np.array_equal(segment(network, image), expected)
+    assert np.array_equal(segment(predictor, image), expected)
     powers = np.exp(scores[0])
     twice = bilinear(powers / powers.sum(-1, keepdims=True), (9, 13)).argmax(-1)
     assert not np.array_equal(expected, twice)
@@ -69,8 +69,8 @@ def test_probabilities_are_not_softened_twice(image):
 
 def test_class_ids_are_resized_to_the_nearest(image):
     ids = np.array([[[0, 1], [2, 3]]], np.int64)
-    network = Predictor(recording(ids, []), "classes", LabelSet.numbered(4), (2, 2))
-    result = segment(network, image)
+    predictor = Predictor(recording(ids, []), "classes", LabelSet.numbered(4), (2, 2))
+    result = segment(predictor, image)
     # rows: (r + .5) * 2 / 9 reaches 1 at row 4 (centre .5 + 4 = 4.5), columns likewise at 6
     assert result.dtype == np.uint8
     assert np.array_equal(result, ids[0].repeat([4, 5], 0).repeat([6, 7], 1))
@@ -91,8 +91,8 @@ def test_an_unknown_size_is_padded_with_the_mean_and_cropped(output, side, padde
         scores = images.astype(np.float32)
         return scores if output == "logits" else scores.argmax(-1)
 
-    network = Predictor(recording(run, seen), output, LabelSet.numbered(3), None, stride=8)
-    assert np.array_equal(segment(network, image), image.argmax(-1))
+    predictor = Predictor(recording(run, seen), output, LabelSet.numbered(3), None, stride=8)
+    assert np.array_equal(segment(predictor, image), image.argmax(-1))
     (batch,) = seen
     assert batch.shape == (1, *padded, 3) and batch.dtype == np.uint8
     assert np.array_equal(batch[0, : side[0], : side[1]], image)
@@ -111,15 +111,15 @@ def test_padding_reaches_the_next_multiple_plus_one():
 def test_beyond_256_classes_the_ids_are_whole():
     scores = np.zeros((1, 2, 2, 300), np.float32)
     scores[..., 299] = 1
-    network = Predictor(lambda images: scores, "logits", LabelSet.numbered(300), (2, 2))
-    result = segment(network, np.zeros((2, 2, 3), np.uint8))
+    predictor = Predictor(lambda images: scores, "logits", LabelSet.numbered(300), (2, 2))
+    result = segment(predictor, np.zeros((2, 2, 3), np.uint8))
     assert result.dtype == np.int32 and (result == 299).all()
 
 
 def test_another_number_of_labels_gets_one_line(refused):
-    network = Predictor(None, "classes", LabelSet.numbered(3))
-    network.check_labels(LabelSet(("a", "b", "c")))
-    message = refused(network.check_labels, LabelSet.numbered(4))
+    predictor = Predictor(None, "classes", LabelSet.numbered(3))
+    predictor.check_labels(LabelSet(("a", "b", "c")))
+    message = refused(predictor.check_labels, LabelSet.numbered(4))
     assert "3 classes" in message and "4" in message
 
 

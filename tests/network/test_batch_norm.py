@@ -31,13 +31,13 @@ def pair(channels, shape=None, **arguments):
 
 def count_fused(monkeypatch):
     """A list that grows with each use of the fused kernel."""
-    calls, kernel = [], tf.compat.v1.nn.fused_batch_norm
+    calls, kernel = [], tf.raw_ops.FusedBatchNormV3
 
-    def counted(*arguments, **settings):
-        calls.append(arguments[0].dtype.name)
-        return kernel(*arguments, **settings)
+    def counted(**arguments):
+        calls.append(arguments["x"].dtype.name)
+        return kernel(**arguments)
 
-    monkeypatch.setattr(tf.compat.v1.nn, "fused_batch_norm", counted)
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", counted)
     return calls
 
 
@@ -83,6 +83,17 @@ def test_training_by_its_definition():
     np.testing.assert_allclose(result, expected, atol=1e-5)
     np.testing.assert_allclose(ours.moving_mean, 0.9 * old_mean + 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(ours.moving_variance, 0.9 * old_variance + 0.1 * variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-5, 1e-3])
+def test_epsilon_is_the_given_one(epsilon):
+    """Some versions of tf.compat.v1.nn.fused_batch_norm raise it to 1.001e-5."""
+    x = 1e-3 * draw(2, 3, 4, 2)
+    ours, _ = pair(2, epsilon=epsilon)
+    variance = x.astype(np.float64).var((0, 1, 2))
+    deviation = (x - x.mean((0, 1, 2))) / np.sqrt(variance + epsilon)
+    expected = deviation * ours.gamma.numpy() + ours.beta.numpy()
+    np.testing.assert_allclose(ours(x, training=True), expected, rtol=1e-4, atol=2e-6)
 
 
 def test_the_defaults_are_the_references():

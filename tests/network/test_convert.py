@@ -17,7 +17,7 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.inference.load import load_model
 from keras_pspnet.network import authors_names
 from keras_pspnet.network.backbones import ResNet
-from keras_pspnet.network.convert import convert
+from keras_pspnet.network.convert import convert, from_weights
 from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.weights import caffe, foreign
 from keras_pspnet.weights.mmseg import from_mmseg
@@ -76,7 +76,7 @@ def test_the_example_tells_the_variants_apart(expected):
         for name, value in trait.items():
             assert getattr(weights, name) != value
             setattr(weights, name, value)
-        output = keras_pspnet.convert.from_weights(weights, FILES / file)(image)
+        output = from_weights(weights, FILES / file)(image)
         output = output["main"] if isinstance(output, dict) else output
         reference = expected[f"{network}_main"]
         assert np.abs(np.asarray(output[0]) - reference).max() > 1e-3 * np.ptp(reference), trait
@@ -126,14 +126,14 @@ def test_the_bare_imagenet_file_initialises_a_backbone(expected):
 
 def test_published_class_counts_have_their_names():
     arrays = {"cls.4.weight": np.zeros((150, 8, 1, 1))}
-    assert foreign.labels_of(arrays).names[0] == "wall"
+    assert foreign.published_labels(arrays).names[0] == "wall"
     for classes, name in ((19, "road"), (21, "background"), (5, "class_0")):
         arrays["cls.4.weight"] = np.zeros((classes, 8, 1, 1))
-        assert foreign.labels_of(arrays).names[0] == name
+        assert foreign.published_labels(arrays).names[0] == name
 
 
 def test_the_configuration_in_an_mmsegmentation_file_is_read():
-    arrays = foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    arrays = foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file")
     config = "backbone=dict(dilations=(1, 1, 1, 1), contract_dilation=False), align_corners=True"
     weights = from_mmseg(arrays, {"config": config, "CLASSES": ["a", "b", "c"]})
     assert weights.output_stride == 32 and not weights.contract_dilation and weights.align_corners
@@ -144,7 +144,7 @@ def test_the_configuration_in_an_mmsegmentation_file_is_read():
 
 def test_a_configuration_over_several_lines_is_read_too():
     """As mmengine writes it, with everything that makes another network."""
-    arrays = foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    arrays = foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file")
     config = "dilations=(\n  1,\n  1,\n  2,\n  2,\n),\npool_scales=(\n 1,\n 2,\n 4,\n 8,\n),"
     config += "style='caffe', mean=[\n 1.5,\n 2.5,\n 3.5\n], std=[1.0, 2.0, 3.0], bgr_to_rgb=False"
     weights = from_mmseg(arrays, {"cfg": config})
@@ -156,7 +156,7 @@ def test_a_configuration_over_several_lines_is_read_too():
 
 
 def test_a_configuration_of_another_network_gets_one_line(refused):
-    arrays = foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    arrays = foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file")
     config = {"cfg": "dilations=(1, 1, 1, 3)"}
     assert "dilation of 3" in refused(from_mmseg, arrays, config)
 
@@ -171,7 +171,7 @@ def test_a_configuration_of_another_network_gets_one_line(refused):
     ],
 )
 def test_names_that_cannot_be_used_are_left(names, palette, expected):
-    arrays = foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file")
+    arrays = foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file")
     about = {"classes": names} | ({} if palette is None else {"palette": palette})
     assert from_mmseg(arrays, {"dataset_meta": about}).labels.names == expected
 
@@ -224,7 +224,7 @@ def changed(tmp_path):
         ({"cls.1.running_var": -np.ones(8)}, "cls.1.running_var"),
         ({"layer0.3.weight": None}, "no layer0.3.weight"),
         ({"layer1.0.conv1.weight": np.ones((0, 4, 1, 1))}, "layer1.0.conv1.weight"),
-        ({"module.cls.4.bias": np.ones(3)}, "cls.4.bias stands in it twice"),
+        ({"module.cls.4.bias": np.ones(3)}, "cls.4.bias appears twice"),
     ],
 )
 def test_a_key_too_many_or_too_few_or_of_another_shape_is_named(refused, changed, changes, says):
@@ -234,7 +234,7 @@ def test_a_key_too_many_or_too_few_or_of_another_shape_is_named(refused, changed
 
 
 def test_a_key_is_named_as_the_file_has_it(refused, tmp_path):
-    mmseg = dict(foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file"))
+    mmseg = dict(foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file"))
     del mmseg["decode_head.psp_modules.1.1.bn.running_var"]
     write_safetensors(tmp_path / "a", mmseg)
     assert "no decode_head.psp_modules.1.1.bn.running_var" in refused(convert, tmp_path / "a")
@@ -245,11 +245,11 @@ def test_a_key_is_named_as_the_file_has_it(refused, tmp_path):
 
 
 def test_caffe_names_lead_there_and_back():
-    for key in foreign.unwrapped(read_checkpoint(FILES / "caffe50.npy"), "file"):
-        ours, _ = caffe._caffe_key(key)
-        spelling = caffe._caffe_spelling(ours)
+    for key in foreign.state_dict(read_checkpoint(FILES / "caffe50.npy"), "file"):
+        ours, _ = caffe._to_semseg_key(key)
+        spelling = caffe._to_caffe_key(ours)
         assert spelling.split("/")[0] == key.split("/")[0]
-        assert caffe._caffe_key(spelling)[0] == ours
+        assert caffe._to_semseg_key(spelling)[0] == ours
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_caffe_names_lead_there_and_back():
     [
         (np.array(["a", "b", "c"]), "expected numbers"),
         (np.ones(3, complex), "expected numbers"),
-        (np.full(3, 1e300), "no numbers"),
+        (np.full(3, 1e300), "not finite"),
     ],
 )
 def test_arrays_of_other_things_are_named(refused, tmp_path, value, says):
@@ -274,7 +274,7 @@ def test_what_is_no_pspnet_is_named(refused, tmp_path):
     write_safetensors(tmp_path / "b", {})
     assert "nothing" in refused(convert, tmp_path / "b")
     assert "backbone_weights" in refused(convert, FILES / "resnet_bare.pth")
-    basic = dict(foreign.unwrapped(read_checkpoint(FILES / "mmseg.pth"), "file"))
+    basic = dict(foreign.state_dict(read_checkpoint(FILES / "mmseg.pth"), "file"))
     basic = {key: value for key, value in basic.items() if ".conv3." not in key}
     write_safetensors(tmp_path / "c", basic)
     assert "basic blocks" in refused(convert, tmp_path / "c")
@@ -382,7 +382,7 @@ def test_small_files_cannot_take_the_memory(refused, tmp_path):
         nested = {"a": nested, "b": nested, "c": 1}
     torch_zip(tmp_path / "b.pth", pickle.dumps(nested, 2))
     content = read_checkpoint(tmp_path / "b.pth")
-    assert "one dict stands in several places" in refused(recognise, content, "b.pth")
+    assert "same dict appears in several places" in refused(recognise, content, "b.pth")
     with zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", bytes(10_000_000))
     assert "compressed" in refused(read_checkpoint, tmp_path / "c.pth")

@@ -173,12 +173,13 @@ def test_the_order_is_the_map_and_then_the_bins_as_given():
     np.testing.assert_allclose(result[..., 8:], np.full_like(x, 1) * x.mean((1, 2)), atol=1e-6)
 
 
-def test_a_branch_has_its_share_of_the_channels_unless_told():
-    for arguments, channels in (({}, 16 + 4 * 4), ({"channels": 3}, 16 + 4 * 3)):
-        layer = PyramidPoolingModule(**arguments)
-        assert layer(normal(2, 6, 6, 16)).shape[-1] == channels
-        assert layer.compute_output_shape((2, 6, 6, 16)) == (2, 6, 6, channels)
-        assert layer.count_params() == 4 * (channels - 16) // 4 * (16 + 4)
+def test_a_branch_has_its_share_of_the_channels():
+    for bins, channels in (((1, 2, 3, 6), 4), ((1, 2, 3), 5), (tuple(range(1, 19)), 1)):
+        layer = PyramidPoolingModule(bins)
+        expected = 16 + len(bins) * channels
+        assert layer(normal(2, 6, 6, 16)).shape[-1] == expected
+        assert layer.compute_output_shape((2, 6, 6, 16)) == (2, 6, 6, expected)
+        assert layer.count_params() == len(bins) * channels * (16 + 4)
     without = PyramidPoolingModule((1, 2), reduce_channels=False)
     assert without.compute_output_shape((None, None, 5, 7)) == (None, None, 5, 21)
     assert without(normal(2, 6, 5, 7)).shape[-1] == 21 and not without.weights
@@ -187,9 +188,9 @@ def test_a_branch_has_its_share_of_the_channels_unless_told():
 @pytest.mark.parametrize("size", [(None, None), (9, 11)])
 def test_the_module_survives_saving_loading_and_cloning(tmp_path, size):
     image = keras.Input((*size, 6))
-    layer = PyramidPoolingModule((1, 3), pooling="max", channels=2, align_corners=False, name="ppm")
+    layer = PyramidPoolingModule((1, 3), pooling="max", align_corners=False, name="ppm")
     model = keras.Model(image, layer(image))
-    assert model.output.shape == (None, *size, 10)
+    assert model.output.shape == (None, *size, 12)
     randomise(layer)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
@@ -198,7 +199,7 @@ def test_the_module_survives_saving_loading_and_cloning(tmp_path, size):
     for other in (loaded, clone):
         config = other.get_layer("ppm").get_config()
         assert tuple(config["bins"]) == (1, 3) and config["pooling"] == "max"
-        assert config["channels"] == 2 and config["align_corners"] is False
+        assert config["align_corners"] is False
         for size in ((9, 11), (4, 5))[: 1 if model.input.shape[1] else 2]:
             x = normal(2, *size, 6)
             np.testing.assert_allclose(other(x), pyramid(layer, x), atol=1e-5, rtol=1e-5)
@@ -217,7 +218,7 @@ def test_every_weight_and_the_input_get_a_gradient(pooling):
 
 
 def test_training_normalises_by_the_batch_and_keeps_its_statistics():
-    layer = PyramidPoolingModule((1,), channels=2)
+    layer = PyramidPoolingModule((1,))
     x = normal(8, 3, 3, 4)
     result = np.asarray(layer(x, training=True))[:, 0, 0, 4:]
     values = x.mean((1, 2)) @ layer.convolutions[0].get_weights()[0][0, 0]
@@ -242,7 +243,6 @@ def test_half_precision_does_not_overflow():
         ({"bins": (1, 0)}, "bins"),
         ({"bins": (1, 2.5)}, "bins"),
         ({"pooling": "min"}, "min"),
-        ({"channels": 0}, "channels"),
     ],
 )
 def test_a_module_that_means_nothing_is_refused(arguments, says):

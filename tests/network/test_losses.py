@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_pspnet.network import losses as module
 from keras_pspnet.network.losses import VoidCrossentropy, class_weights
 
 RNG = np.random.default_rng(0)
@@ -65,13 +66,7 @@ def test_the_gradient_is_softmax_minus_truth_and_zero_at_void():
 
 @pytest.mark.parametrize(
     "arguments",
-    [
-        {},
-        {"class_weights": [1, 2, 3]},
-        {"ohem_threshold": 0.7},
-        {"hard_share": 1.0},
-        {"jaccard": 1},
-    ],
+    [{}, {"class_weights": [1, 2, 3]}, {"ohem_threshold": 0.7}, {"jaccard": 1}],
 )
 def test_nothing_but_void_has_no_loss_and_no_gradient(arguments):
     void = np.full_like(MASK, 255)
@@ -94,38 +89,54 @@ PROBABILITIES = np.array([0.95, 0.6, 0.2, 0.75, 0.1, 0.99])
 ONES = [1] * 6
 
 
+@pytest.fixture
+def min_share(monkeypatch):
+    """Sets the share of a batch's valid pixels that mining keeps whatever the threshold."""
+    return lambda share: monkeypatch.setattr(module, "OHEM_MIN_SHARE", share)
+
+
 def test_mining_keeps_the_pixels_below_the_threshold():
-    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.7, hard_share=0.0)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.7)
     assert kept == [False, True, True, False, True, False]
 
 
 def test_mining_does_not_count_void_however_hard():
-    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.7, hard_share=0.0)
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.7)
     assert kept == [False, True, False, False, True, False]
 
 
-def test_mining_keeps_at_least_its_share_the_hardest():
-    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.15, hard_share=0.5)
+def test_mining_keeps_at_least_its_share_the_hardest(min_share):
+    min_share(0.5)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.15)
     assert kept == [False, True, True, False, True, False]
     # 3 of 5 valid pixels: the share is of the valid ones, and void is none of the hardest
-    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.15, hard_share=0.6)
+    min_share(0.6)
+    kept = counted([1, 1, 255, 1, 1, 1], PROBABILITIES, ohem_threshold=0.15)
     assert kept == [False, True, False, True, True, False]
 
 
-def test_mining_keeps_more_than_its_share_where_more_is_hard():
-    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.8, hard_share=0.2)
+def test_mining_keeps_a_tenth_of_the_valid_pixels():
+    easy = np.linspace(0.95, 0.99, 30)
+    kept = counted([1] * 20 + [255] * 10, easy, ohem_threshold=0.7)
+    assert kept == [True] * 2 + [False] * 28
+
+
+def test_mining_keeps_more_than_its_share_where_more_is_hard(min_share):
+    min_share(0.2)
+    kept = counted(ONES, PROBABILITIES, ohem_threshold=0.8)
     assert kept == [False, True, True, True, True, False]
 
 
 def test_mining_may_find_nothing():
-    easy = np.full(6, 0.9)
-    assert counted(ONES, easy, ohem_threshold=0.7, hard_share=0.0) == [False] * 6
+    easy = np.full(6, 0.9)  # a tenth of six pixels is none
+    assert counted(ONES, easy, ohem_threshold=0.7) == [False] * 6
 
 
-def test_mined_pixels_are_weighed_by_class():
+def test_mined_pixels_are_weighed_by_class(min_share):
+    min_share(0.0)
     losses, classes = pixel_losses()
     weights, hard = np.array([0.3, 1.0, 2.5])[classes], np.exp(-losses) < 0.5
-    result = VoidCrossentropy(class_weights=[0.3, 1.0, 2.5], ohem_threshold=0.5, hard_share=0)
+    result = VoidCrossentropy(class_weights=[0.3, 1.0, 2.5], ohem_threshold=0.5)
     expected = (weights * losses)[hard].sum() / weights[hard].sum()
     assert float(result(MASK, LOGITS)) == pytest.approx(expected, rel=1e-6)
 
@@ -151,7 +162,7 @@ def soft_jaccard(mask=MASK, logits=LOGITS):
 @pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"ohem_threshold": 0.5, "hard_share": 0.2}],
+    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"ohem_threshold": 0.5}],
 )
 def test_the_soft_jaccard_loss_is_added(arguments, weight, classes):
     mask = np.where(np.isin(MASK, classes), MASK, 255).astype(np.uint8)
@@ -194,19 +205,19 @@ def test_a_perfect_prediction_has_no_loss_and_its_opposite_the_whole():
 
 
 def test_a_config_round_trips():
-    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.2, 0.25, name="mine")
+    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.25, name="mine")
     config = keras.saving.serialize_keras_object(loss)
     other = keras.saving.deserialize_keras_object(config)
     assert other.get_config() == loss.get_config()
     assert (other.ignore, other.class_weights) == (7, [1.0, 2.0, 3.0])
-    assert (other.ohem_threshold, other.hard_share, other.name) == (0.6, 0.2, "mine")
+    assert (other.ohem_threshold, other.name) == (0.6, "mine")
     mask = np.where(MASK == 255, 7, MASK)
     assert other.jaccard == 0.25 and float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"ohem_threshold": 0}, {"ohem_threshold": 2}, {"hard_share": -1}, {"jaccard": -0.1}],
+    [{"ohem_threshold": 0}, {"ohem_threshold": 2}, {"jaccard": -0.1}, {"reduction": "sum"}],
 )
 def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -1,7 +1,9 @@
 """The network as a whole: sizes, counts, outputs, both losses, saving."""
 
+import json
 import subprocess
 import sys
+import zipfile
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ import keras_pspnet
 from keras_pspnet.images import IMAGENET_MEAN
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network import pretrained
+from keras_pspnet.network.dilation import DilatedPooling2D
 from keras_pspnet.network.losses import VoidCrossentropy
 from keras_pspnet.network.main_head import labels_of, main_network, output_stride_of, set_labels
 from keras_pspnet.network.normalization import CaffeNormalization
@@ -267,27 +270,81 @@ def test_saving_and_loading_in_safe_mode_and_cloning(tmp_path, backbone):
         assert labels_of(copy) == SCENES
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Files that hold every class that this package registers for networks."""
+    folder = tmp_path_factory.mktemp("saved")
+    image = x = keras.Input((49, 49, 3))
+    for _ in range(4):  # the pooling comes where the map is dilated already
+        x = keras.layers.Conv2D(4, 3, strides=2, padding="same")(x)
+    pooled = keras.Model(image, keras.layers.MaxPooling2D(3, strides=2, padding="same")(x))
+    compiled, loss = build(), VoidCrossentropy(class_weights=[1] * 12, ohem_threshold=0.7)
+    compiled.compile(PSPNetSGD(0.01, heads=("cls",)), loss={"main": loss, "aux": loss})
+    models = {
+        "compiled": compiled,
+        "caffe": build(normalization=CaffeNormalization()),
+        "pooled": build(backbone=pooled),
+    }
+    assert any(isinstance(layer, DilatedPooling2D) for layer in models["pooled"].layers)
+    for name, model in models.items():
+        model.save(folder / f"{name}.keras")
+    return folder
+
+
 @pytest.mark.parametrize(
     "load",
     [
-        "import keras_pspnet; model = keras_pspnet.load_model(path)",
-        "import keras, keras_pspnet.network; model = keras.saving.load_model(path, compile=False)",
-        "import keras, keras_pspnet.losses, keras_pspnet.optimizer; "
-        "model = keras.saving.load_model(path); assert model.compiled",
+        "import keras, keras_pspnet.network; load = keras.saving.load_model",
+        "import keras_pspnet; load = keras_pspnet.load_model",
     ],
 )
-def test_a_fresh_process_loads_a_saved_model(tmp_path, load):
-    model, loss = build(), VoidCrossentropy()
-    model.compile(PSPNetSGD(0.01), loss={"main": loss, "aux": loss})
-    model.save(tmp_path / "model.keras")
-    code = f"import sys; path = sys.argv[1]; {load}; print(sorted(model.output_names))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "model.keras"],
-        check=True,
-        capture_output=True,
-        text=True,
+def test_a_fresh_process_loads_a_saved_model(saved, load):
+    code = f"""{load}
+import sys
+for path in sys.argv[1:]:
+    model = load(path)
+    kind = type(model.optimizer).__name__ if model.compiled else "uncompiled"
+    print(sorted(model.output_names), kind)"""
+    files = [saved / f"{name}.keras" for name in ("compiled", "caffe", "pooled")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [
+        "['aux', 'main'] PSPNetSGD",
+        "['aux', 'main'] uncompiled",
+        "['aux', 'main'] uncompiled",
+    ]
+
+
+@pytest.mark.parametrize(
+    "kind, old", [("PyramidPoolingModule", "channels"), ("VoidCrossentropy", "hard_below")]
+)
+def test_a_file_of_version_0_1_0_gets_one_line(refused, saved, tmp_path, kind, old):
+    """Version 0.1.0 wrote keys into these configs that are no longer known."""
+
+    def changed(config):
+        if isinstance(config, dict):
+            if config.get("class_name") == kind:
+                config["config"][old] = None
+            for value in config.values():
+                changed(value)
+        elif isinstance(config, list):
+            for value in config:
+                changed(value)
+
+    path = tmp_path / "old.keras"
+    with zipfile.ZipFile(saved / "compiled.keras") as source, zipfile.ZipFile(path, "w") as target:
+        for name in source.namelist():
+            data = source.read(name)
+            if name == "config.json":
+                config = json.loads(data)
+                changed(config)
+                data = json.dumps(config)
+            target.writestr(name, data)
+    message = refused(keras_pspnet.load_model, path)
+    assert message == (
+        f"{path}: the model cannot be loaded (it was saved by keras_pspnet 0.1.0, which this "
+        "version does not read; train or convert again)"
     )
-    assert "['aux', 'main']" in done.stdout
 
 
 def test_labels_default_to_numbers_and_must_fit():

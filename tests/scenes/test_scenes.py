@@ -22,6 +22,29 @@ def test_same_arguments_same_scene():
         assert not np.array_equal(first[0], other[0])
 
 
+# split, index: mean colour, then the share of each class in thousandths.
+DRAWN = {
+    ("train", 0): ((128.5, 117.9, 136.3), {0: 159, 1: 173, 2: 489, 3: 124, 4: 34, 255: 20}),
+    ("train", 1): ((148.8, 156.1, 160.0), {0: 347, 5: 531, 6: 63, 7: 31, 255: 28}),
+    ("train", 2): ((101.5, 97.5, 93.4), {8: 259, 9: 624, 10: 88, 11: 22, 255: 7}),
+    ("val", 0): ((139.8, 151.3, 146.4), {0: 98, 1: 225, 2: 414, 3: 186, 4: 25, 255: 51}),
+    ("val", 1): ((102.0, 103.4, 111.8), {0: 267, 5: 605, 6: 88, 7: 10, 255: 30}),
+    ("val", 2): ((101.3, 106.3, 101.2), {4: 16, 8: 301, 9: 613, 10: 60, 11: 4, 255: 6}),
+}
+
+
+@pytest.mark.parametrize(("split", "index"), DRAWN)
+def test_a_scene_stays_what_it_was(split, index):
+    """Published scores are those of these scenes; Pillow may move an edge by a pixel."""
+    image, mask = scenes.scene(index, split=split)
+    color, shares = DRAWN[split, index]
+    np.testing.assert_allclose(image.mean((0, 1)), color, atol=0.3)
+    found = dict(zip(*np.unique(mask, return_counts=True)))
+    assert list(found) == list(shares)
+    counted = [1000 * count / mask.size for count in found.values()]
+    np.testing.assert_allclose(counted, list(shares.values()), atol=1)
+
+
 def test_a_batch_is_its_scenes(some):
     image, mask = scenes.scene(41, split="val")
     assert np.array_equal(some[0][41], image) and np.array_equal(some[1][41], mask)

@@ -82,7 +82,7 @@ def report(pictures, labels=LABELS, **about):
         guesses.append(guess)
         told.append((name, image, mask))
     guesses = iter(guesses)
-    scores = evaluate(lambda _: next(guesses), told, labels, watch=watched.watch)
+    scores = evaluate(lambda _: next(guesses), told, labels, on_picture=watched.add)
     scores["seconds"] = 1.25
     about = {"model": "run/best.keras", "dataset": "folder", "split": "val", **about}
     about.setdefault("command", "keras-pspnet evaluate run/best.keras --report out")
@@ -193,7 +193,7 @@ def test_the_confusion_matrix_is_in_percent_of_the_truth():
     assert matrix[2] == [WICKED, "", "50", "50"]
     assert matrix[3] == ["sky", "4", "", "96"]
     tips = [a["title"] for a in page.all("td") if "title" in a]
-    assert f"{WICKED} taken for sky: 500 pixels" in tips and len(tips) == 9
+    assert f"{WICKED} predicted as sky: 500 pixels" in tips and len(tips) == 9
     assert largest[1:] == [
         [WICKED, "sky", "50.0 %", "500"],
         ["sky", "road", "4.0 %", "40"],
@@ -258,14 +258,14 @@ def test_only_the_shown_pictures_are_kept_and_those_small():
             arrays.extend(map(weakref.ref, (image, mask)))
             yield name, image, mask
 
-    def watch(*seen):
+    def on_picture(*seen):
         nonlocal most
-        watched.watch(*seen)
+        watched.add(*seen)
         most = max(most, len(watched.kept))
 
     guesses = []
-    evaluate(lambda _: guesses.pop(), told(), LABELS, watch=watch)
-    assert most == 12 == len(watched.order)
+    evaluate(lambda _: guesses.pop(), told(), LABELS, on_picture=on_picture)
+    assert most == 12 == len(watched.kept)
     assert sum(array() is not None for array in arrays) <= 2  # those of the last picture
     assert watched.images == 60
 
@@ -280,15 +280,13 @@ def test_thumbnails_show_truth_prediction_void_and_what_is_wrong():
     assert np.abs(picture.astype(int) - 200).max() <= 2
     assert (truth[:, :20] == LABELS.colors[0]).all() and (truth[:, 20:40] == LABELS.colors[2]).all()
     assert (found == LABELS.colors[0]).all()  # also where the truth is void
-    assert set(truth[:, 40:].ravel().tolist()) == {40, 150}  # stripes
-    assert np.abs(wrong[4:-4, 4:16].astype(int) - 90).max() <= 6  # right: darkened
+    assert (truth[:, 40:] == 40).all()  # void
+    assert np.abs(wrong[4:-4, 4:16].astype(int) - 230).max() <= 6  # right: lightened
     red, *others = wrong[4:-4, 24:36].reshape(-1, 3).mean(0)
     assert red > 220 and max(others) < 110
-    stripes = wrong[:, 44:].mean(-1)
-    assert stripes.min() < 60 and stripes.max() > 130
+    assert np.abs(wrong[:, 44:].astype(int) - 40).max() <= 6
     alt = [a["alt"] for a in page.all("img")]
-    assert alt[1] == "truth: road 50.0 %, sky 50.0 %" and alt[2] == "prediction: road 100.0 %"
-    assert alt[3] == "50.0 % of the pixels are wrong"
+    assert alt == ["picture", "truth", "prediction", "wrong pixels, red"]
     legend = [text for text in page.inside("li") if "void" in text]
     assert legend == ["void: 33.3 % of the pixels"]
 
@@ -304,7 +302,7 @@ def test_thumbnails_are_small(size, expected):
         assert decoded(image["src"]).shape[:2] == expected
 
 
-def test_many_classes_take_a_heat_map_and_a_list():
+def test_of_many_classes_the_largest_confusions_are_listed():
     labels = LabelSet(tuple(f"class {n} {WICKED}" for n in range(150)))
     truth = np.arange(149, dtype=np.uint8).repeat(20).reshape(149, 20)  # class 149 is absent
     found = truth.copy()
@@ -314,17 +312,11 @@ def test_many_classes_take_a_heat_map_and_a_list():
     page = asks_for_nothing(content)
     assert {row[0] for row in page.tables[1][1:]} == set(labels.names)
     largest = page.tables[2]
-    assert largest[0][:2] == ["truth", "taken for"] and len(largest) == 31
+    assert largest[0][:2] == ["truth", "predicted as"] and len(largest) == 31
     assert largest[1] == [labels.names[18], labels.names[19], "95.0 %", "19"]
     pixels = [int(row[3]) for row in largest[1:]]
     assert pixels == sorted((n % 19 + 1 for n in range(40)), reverse=True)[:30]
-    heat = decoded(page.all("img")[0]["src"])
-    side = 600 // 149
-    assert heat.shape == (149 * side, 149 * side, 4)
-    cells = heat[::side, ::side]
-    right = [1 - (n % 19 + 1) / 20 if n < 40 else 1 for n in range(149)]
-    np.testing.assert_allclose(np.diagonal(cells[..., 3]), 255 * np.array(right), atol=0.51)
-    assert cells[3, 4, 3] == np.rint(255 * 0.2**0.5) and cells[4, 3, 3] == 0
+    assert len(page.tables) == 3 and len(page.all("img")) == 4
     assert len(content) < 300_000
 
 
@@ -425,7 +417,9 @@ def test_evaluate_writes_the_page(model, data, tmp_path, capsys):
 
 def test_evaluate_looks_at_the_place_first(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "file").write_text("in the way")
-    monkeypatch.setattr(commands, "quiet_tensorflow", lambda: pytest.fail("TensorFlow comes later"))
+    monkeypatch.setattr(
+        commands.quiet, "quiet_tensorflow", lambda: pytest.fail("TensorFlow comes later")
+    )
     for place in (tmp_path / "file", tmp_path / "file" / "report"):
         command = ["evaluate", str(model), "--dataset", "scenes", "--report", str(place)]
         assert cli.main(command) == 2

@@ -18,6 +18,7 @@ from keras_pspnet.data.datasets import open_source
 from keras_pspnet.network.losses import VoidCrossentropy
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import build
+from keras_pspnet.train.recipe_fields import parse_texts
 
 BACKEND = keras.backend.backend()
 CLASSES = 5
@@ -39,7 +40,7 @@ LOSSES = {
     "plain": {},
     "weighted": {"class_weights": [0.5, 1.0, 2.0, 0.25, 3.0]},
     "hard": {"ohem_threshold": 0.3},
-    "hard_share": {"ohem_threshold": 0.01, "hard_share": 0.4},
+    "hardest": {"ohem_threshold": 1e-4},
     "jaccard": {"jaccard": 0.5},
     "all": {
         "class_weights": [0.5, 1, 2, 0.25, 3],
@@ -114,7 +115,8 @@ def value_and_gradient(loss, masks, logits):
 def start(folder):
     """`last.keras` of a run before its first step, for both backends to begin with."""
     keras.utils.set_random_seed(0)
-    recipe = recipes.find_recipe("scenes_tiny").change(sys.argv[3:])
+    settings = parse_texts(dict(text.split("=") for text in sys.argv[3:]))
+    recipe = recipes.recipe("scenes_tiny", **settings)
     source = open_source(recipe.dataset, split="train", size=recipe.crop).first(recipe.train_images)
     steps = len(source) // recipe.batch_size * recipe.epochs
     coarse = recipe.coarse_epochs > 0

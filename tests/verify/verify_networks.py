@@ -46,7 +46,7 @@ def converted(folder):
 COMPARE = """
 import json, sys
 import numpy as np
-from keras_pspnet.convert import convert
+from keras_pspnet import convert
 model, result = convert(sys.argv[1]), {}
 for path in sys.argv[2:]:
     with np.load(path) as file:

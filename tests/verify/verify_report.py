@@ -29,8 +29,8 @@ def report_in_a_browser(folder):
             file = folder / f"{name}.html"
             file.write_text(content)
             controls = name in ("stopped", "open")
-            for width, scheme in ((1280, "light"), (390, "dark"), (390, "light"), (1280, "dark")):
-                found, picture = browser.look(file, width, scheme)
+            for width in (1280, 390):
+                found, picture = browser.look(file, width)
                 asked = [url for url in found["requests"] if not url.startswith("data:")]
                 if controls:
                     assert asked == [file.as_uri(), LEAK] and found["problems"], (name, found)
@@ -41,8 +41,8 @@ def report_in_a_browser(folder):
                 assert found["images"] == content.count("<img ") >= 48, (name, found["images"])
                 assert not found["broken"] and not found["scripts"], (name, found)
                 assert found["wide"] <= width, f"{name} at {width}: {found['wide']} pixels wide"
-                assert not found["faint"], (name, scheme, found["faint"])
-                shot = KEPT / f"{name}_{width}_{scheme}.png"
+                assert not found["faint"], (name, width, found["faint"])
+                shot = KEPT / f"{name}_{width}.png"
                 shot.parent.mkdir(exist_ok=True)
                 shot.write_bytes(picture)
                 views += 1
@@ -72,6 +72,6 @@ def page_of_many_classes():
     masks = {image.tobytes(): mask for _, image, mask in examples}
     guess = lambda image: np.roll(masks[image.tobytes()], generator.integers(40), 1)  # noqa: E731
     report = Report(labels)
-    scores = evaluate(guess, examples, labels, watch=report.watch)
+    scores = evaluate(guess, examples, labels, on_picture=report.add)
     about = {"model": attack, "dataset": "folder", "split": "val", "command": attack}
     return report.page(scores, **about).decode()

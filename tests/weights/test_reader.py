@@ -10,7 +10,9 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+from keras_pspnet.errors import UserError
 from keras_pspnet.weights.reader import LEGACY_MAGIC, read_arrays
+from keras_pspnet.weights.unpickler import Inert, Unpickler
 
 STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2"}
 STORAGES |= {"LongStorage": "<i8", "IntStorage": "<i4", "ByteStorage": "u1"}
@@ -147,6 +149,23 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_runs(
     message = refused(read_arrays, write(content))
     assert function.__name__ in message and not proof.exists()
     assert "weights.pth" in message
+
+
+def test_no_function_of_python_is_ever_looked_up():
+    """Names of modules that checkpoints need give Inert; all other modules are refused."""
+    modules = {*sys.stdlib_module_names, "__main__", "__builtin__", "commands", "os2", "popen2"}
+    unpickler, inert = Unpickler(io.BytesIO(), {}), set()
+    for module in modules:
+        for path in (module, f"{module}.sub"):
+            try:
+                assert unpickler.find_class(path, "call") is Inert
+                inert.add(module)
+            except UserError as error:
+                assert f"{path}.call" in str(error)
+    expected = {"collections", "datetime", "pathlib", "argparse", "copyreg", "_codecs", "enum"}
+    assert inert == expected
+    assert unpickler.find_class("mmengine.config", "Config") is Inert
+    assert unpickler.find_class("builtins", "set") is Inert
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+from . import data as data
+from . import export as export
+from . import labels as labels
+from . import network as network
+from . import scenes as scenes
+from . import scoring as scoring
+from . import train as train
+from . import visualize as visualize
+from .export.deliver import export_model as export_model
+from .inference.load import load_model as load_model
+from .inference.segment import segment as segment
+from .labels import LabelSet as LabelSet
+from .network import losses as losses
+from .network.convert import convert as convert
+from .network.dilation import dilate as dilate
+from .network.layers import PyramidPoolingModule as PyramidPoolingModule
+from .network.model import build_pspnet as build_pspnet
+from .network.normalization import CaffeNormalization as CaffeNormalization
+from .network.optimizer import PSPNetSGD as PSPNetSGD
+
+__version__: str

@@ -1,0 +1,2 @@
+from .recipes import recipe as recipe
+from .run import fit as fit
