@@ -1,4 +1,4 @@
-"""Which ranges quantise best: int8 files of one trained network, by rule and number of pictures.
+"""Which ranges quantize best: int8 files of one trained network, by rule and number of pictures.
 
     python benchmarks/calibration.py MODEL.keras --data-dir CAMVID
 

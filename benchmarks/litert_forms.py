@@ -116,14 +116,14 @@ SPREADS = {
 }
 
 
-def pyramids(quantised):
+def pyramids(quantized):
     keras.utils.set_random_seed(0)
     kinds = ("concatenated", *SPREADS)
-    milliseconds = race({kind: file(Head(kind), 2048, quantised) for kind in kinds})
+    milliseconds = race({kind: file(Head(kind), 2048, quantized) for kind in kinds})
     return {kind: {"milliseconds": round(taken, 1)} for kind, taken in milliseconds.items()}
 
 
-def file(layer, channels, quantised=False) -> bytes:
+def file(layer, channels, quantized=False) -> bytes:
     """A layer as a .tflite file."""
     x = keras.Input((SIDE, SIDE, channels), batch_size=1)
     model = keras.Model(x, layer(x))
@@ -134,11 +134,11 @@ def file(layer, channels, quantised=False) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         archive.write_out(folder, verbose=False)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        return converted(converter, channels, quantised)
+        return converted(converter, channels, quantized)
 
 
-def converted(converter, channels, quantised) -> bytes:
-    if quantised:
+def converted(converter, channels, quantized) -> bytes:
+    if quantized:
         rng = np.random.default_rng(0)
         example = np.maximum(rng.normal(size=(1, SIDE, SIDE, channels)), 0).astype(np.float32)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

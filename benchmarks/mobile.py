@@ -1,4 +1,4 @@
-"""The mobile family on CamVid: what each network scores, weighs and takes, to choose by.
+"""Phone networks on CamVid: what each network scores, weighs and takes, to choose by.
 
     keras-pspnet train camvid_mobile_16_128 --data-dir CAMVID --out runs/camvid_mobile_16_128 ...
     python benchmarks/mobile.py --data-dir CAMVID [--runs runs]

@@ -1,6 +1,8 @@
-"""Export a trained model to a folder for the device team: every format, cards, the runner.
+"""Export a trained model to a folder for the device team: files, cards, the runner.
 
 python export/release.py MODEL.keras --out DIR --calibration DIR
+
+It writes every format; int16 and onnx only where the extra `mobile` is installed.
 """
 
 import argparse
@@ -22,7 +24,7 @@ README = """{marker}
 
 Segments RGB pictures into {classes} classes: {names}.
 
-Input `image`: uint8 RGB (1, {height}, {width}, 3), raw camera bytes, no normalisation.
+Input `image`: uint8 RGB (1, {height}, {width}, 3), raw camera bytes, not normalized.
 Output `{output}`, signature `serving_default`. The card beside each file has its dtypes, shapes,
 labels, colours, operators, checksum and agreement.
 
@@ -39,8 +41,8 @@ To run a file, only numpy, Pillow and ai-edge-litert are needed:
 
 def main(arguments=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", metavar="MODEL.keras")
-    parser.add_argument("--out", metavar="DIR", required=True)
+    parser.add_argument("model", metavar="MODEL.keras", help="the trained model")
+    parser.add_argument("--out", metavar="DIR", required=True, help="the folder")
     parser.add_argument("--calibration", metavar="DIR", required=True, help="a folder of pictures")
     cli.add_export_options(parser)
     arguments = sys.argv[1:] if arguments is None else arguments

@@ -1,4 +1,4 @@
-"""Names that every exported file keeps: signature, input, outputs, labels."""
+"""Input and output names and dtypes of every exported file."""
 
 SIGNATURE = "serving_default"
 

@@ -84,14 +84,14 @@ def is_picture(file: Path) -> bool:
     return file.suffix.lower() in PICTURES and not file.name.startswith(".")
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """Return the picture files of a folder, sorted by name.
+def pictures_in(folder: Path, kind="pictures") -> list[Path]:
+    """Return the picture files of a folder, sorted by name; messages call them `kind`.
 
     Raises:
         UserError: no such folder, or no picture in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with pictures")
+        raise UserError(f"{folder}: no such folder; expected one with {kind}")
     found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
     if not found:
         raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")

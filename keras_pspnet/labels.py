@@ -25,14 +25,11 @@ def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
 
     The bits of index + 1 go in turn to R, G and B, to the highest bit of each first.
     """
-    colors = []
-    for index in range(1, count + 1):
-        rgb = [0, 0, 0]
-        for bit in range(8):
-            for channel in range(3):
-                rgb[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
-        colors.append(tuple(rgb))
-    return tuple(colors)
+
+    def value(index, channel):
+        return sum((index >> (3 * bit + channel) & 1) << (7 - bit) for bit in range(8))
+
+    return tuple(tuple(value(n, c) for c in range(3)) for n in range(1, count + 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +44,8 @@ class LabelSet:
             value that is neither a key of `ids` nor `ignore` is an error.
 
     Raises:
-        UserError: no names, an empty or repeated name, a name of several lines, another number
-            of colours, a value out of range.
+        UserError: no list of names, an empty or repeated name, a name of several lines, another
+            number of colours, a value out of range.
     """
 
     names: tuple[str, ...]
@@ -57,12 +54,12 @@ class LabelSet:
     ids: dict[int, int] | None = dataclasses.field(default=None, hash=False)  # a dict has no hash
 
     def __post_init__(self):
-        names = tuple(str(name) for name in self.names)
+        names = () if isinstance(self.names, str) else tuple(str(name) for name in self.names)
         colors = tuple(tuple(int(v) for v in c) for c in self.colors) or voc_palette(len(names))
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "colors", colors)
         if not names:
-            raise UserError("labels: no names; expected one name per class")
+            raise UserError("labels: no names; expected a list or tuple with one name per class")
         for name in names:
             if not name.strip() or name.splitlines() != [name]:
                 raise UserError(f"labels: the name {name!r} is not one line of text; rename it")
@@ -174,7 +171,7 @@ NAMED = {
     name: LabelSet.from_config(config)
     for name, config in json.loads(read_bytes(Path(__file__).with_name("label_sets.json"))).items()
 }
-"""The label sets that `load_labels` knows by the name of their data set."""
+"""The label sets that `load_labels` knows by the name of their dataset."""
 
 ADE20K = NAMED["ade20k"]
 """The 150 classes of ADE20K's scene parsing benchmark; its masks hold 1..150, 0 is void."""
@@ -196,7 +193,7 @@ VOC2012 = NAMED["voc2012"]
 
 
 def load_labels(name_or_file: str) -> LabelSet:
-    """Return a label set by the name of its data set, or read it from a labels.json.
+    """Return a label set by the name of its dataset, or read it from a labels.json.
 
     Raises:
         UserError: neither a known name nor a readable labels file.

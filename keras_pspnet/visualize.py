@@ -1,4 +1,4 @@
-"""Draw pictures for people: class colours, overlays, legends, sheets of pictures."""
+"""Draw pictures: class colours, overlays, legends, sheets of pictures."""
 
 import io
 import warnings

@@ -13,7 +13,7 @@ from keras_pspnet.errors import UserError
 
 @pytest.fixture(autouse=True)
 def seeded():
-    """Seed every random generator; Keras only if it is imported, as the ground runs without it."""
+    """Seed every random generator; Keras only if it is imported, as some tests run without it."""
     random.seed(0)
     np.random.seed(0)
     keras = sys.modules.get("keras")

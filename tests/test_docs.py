@@ -171,6 +171,14 @@ def test_links_into_the_repository_name_files_that_exist(page):
             assert address.startswith((HOMEPAGE, RAW)), address
 
 
+def test_links_of_the_readme_to_the_site_name_its_pages(site):
+    address = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    found = [link for link in links(README) if link.startswith(address["Documentation"] + "/")]
+    assert len(found) > 3
+    for link in found:
+        assert (site / link.removeprefix(address["Documentation"] + "/")).is_file(), link
+
+
 def test_the_readme_renders_on_a_package_index():
     rendered = readme_renderer.markdown.render(README)
     assert rendered is not None

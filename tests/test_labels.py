@@ -80,6 +80,10 @@ def test_a_config_that_means_nothing_gets_one_line(refused, config, says):
     assert message.startswith("labels: ") and says in message
 
 
+def test_a_text_instead_of_names_is_refused(refused):
+    assert "no names; expected a list" in refused(LabelSet, "road")
+
+
 def test_label_sets_can_be_dict_keys():
     """With and without ids; equal ones have equal hashes whatever the order of their ids."""
     sets = {labels: name for name, labels in {**NAMED, "raw": CITYSCAPES_RAW}.items()}
@@ -91,7 +95,7 @@ def test_label_sets_can_be_dict_keys():
 
 
 def test_the_published_tables():
-    """Sizes, first and last rows, mask values, as each data set's authors publish them."""
+    """Sizes, first and last rows, mask values, as each dataset's authors publish them."""
     assert list(NAMED) == ["ade20k", "camvid", "cityscapes", "scenes", "voc2012"]
     assert [len(labels) for labels in NAMED.values()] == [150, 11, 19, 12, 21]
     rows = [(ADE20K, 0, "wall", (120, 120, 120)), (ADE20K, 149, "flag", (92, 0, 255))]

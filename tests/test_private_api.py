@@ -1,5 +1,6 @@
 """Each private interface of Keras, TensorFlow and LiteRT still does what we take it for."""
 
+import ast
 import importlib.metadata
 import re
 from pathlib import Path
@@ -88,10 +89,14 @@ def test_operators_of_an_interpreter_are_linked_by_their_tensors():
 
 def test_no_other_file_uses_a_private_interface():
     package = PROJECT / "keras_pspnet"
-    private = re.compile(r"keras\.src|tensorflow\.python|\b(?!self|cls|super\(\))\w+\._[a-z]\w+\(")
+    private = re.compile(r"keras\.src|tensorflow\.python|(?<![\w.\"])(?!self|cls)\w+\._[A-Za-z]\w+")
     for path in package.rglob("*.py"):
-        if path.name != "private_api.py":
-            assert not private.search(path.read_text()), path
+        if path.name not in ("private_api.py", "unpickler.py"):  # it names what pickles name
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):  # docstrings and messages may name what they like
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    node.value = ""
+            assert not private.search(ast.unparse(tree)), path
 
 
 def test_the_versions_here_are_within_the_bounds_of_pyproject():

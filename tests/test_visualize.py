@@ -1,4 +1,4 @@
-"""Pictures for people: exact colours, edges where classes meet, masks that read back."""
+"""Drawn pictures: exact colours, edges where classes meet, masks that read back."""
 
 import io
 

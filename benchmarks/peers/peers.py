@@ -73,12 +73,12 @@ def main():
     from keras_pspnet.scenes import scenes
 
     python = environment(folder)
-    # The reference network in PyTorch is the tests'.
+    # The authors' network in PyTorch is in the tests.
     variables = {**os.environ, "PYTHONPATH": str(HERE.parents[1] / "tests" / "verify")}
     variables |= {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
     np.save(folder / "pictures.npy", scenes(4, split="val", size=SIZE)[0])
     if not (folder / "int8.onnx").exists():
-        print("the reference network and its ONNX files: some minutes", flush=True)
+        print("the authors' network and its ONNX files: some minutes", flush=True)
         subprocess.run([python, HERE / "reference.py", folder], env=variables, check=True)
     print("our files: some minutes", flush=True)
     our_files(folder)  # always: they are what today's exporter makes

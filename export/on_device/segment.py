@@ -36,7 +36,7 @@ except ImportError as error:
 
 
 class UserError(Exception):
-    """An error that the user can mend, told in one line: what, which file, what was expected."""
+    """An error that the user can fix, told in one line: what, which file, what was expected."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -38,11 +38,11 @@ def main(arguments=None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
 
     command = subparsers.add_parser("demo", help="train, score, export and run on generated scenes")
-    command.add_argument("--out", default="runs/demo", metavar="DIR", help="(%(default)s)")
+    command.add_argument("--out", default="runs/demo", metavar="DIR", help="a folder (%(default)s)")
     command.set_defaults(call=commands.demo)
 
     command = subparsers.add_parser("train", help="train a recipe")
-    command.add_argument("recipe", metavar="RECIPE")
+    command.add_argument("recipe", metavar="RECIPE", help="such as scenes; a wrong name lists all")
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="RUN", required=True, help="the run folder")
     setting = {"nargs": "+", "action": "extend", "default": [], "type": field_and_text}
@@ -51,20 +51,20 @@ def main(arguments=None) -> int:
     command.set_defaults(call=commands.train)
 
     command = subparsers.add_parser("look", help="check a dataset, count it, show samples")
-    command.add_argument("--dataset", required=True, metavar="NAME")
-    command.add_argument("--data-dir", metavar="DIR")
+    command.add_argument("--dataset", required=True, metavar="NAME", help="scenes, folder, ...")
+    command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="DIR", help="a folder for pictures of samples")
     command.set_defaults(call=commands.look)
 
     any_model = {"metavar": "MODEL", "help": ".keras, SavedModel folder, .tflite or .onnx"}
     command = subparsers.add_parser("evaluate", help="score a model on pictures with masks")
     command.add_argument("model", **any_model)
-    command.add_argument("--dataset", required=True, metavar="NAME")
-    command.add_argument("--data-dir", metavar="DIR")
-    command.add_argument("--split", default="val", help="(%(default)s)")
+    command.add_argument("--dataset", required=True, metavar="NAME", help="scenes, folder, ...")
+    command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
+    command.add_argument("--split", default="val", help="the split to score on (%(default)s)")
     command.add_argument("--crop", nargs=2, type=int, metavar=("H", "W"), help="sliding window")
-    command.add_argument("--base", type=int, metavar="N", help="long side at scale 1")
-    scales = {"default": "1", "help": "such as 0.5,0.75,1,1.25,1.5,1.75 (%(default)s)"}
+    command.add_argument("--base", type=int, metavar="N", help="long side at scale 1; needs --crop")
+    scales = {"default": "1", "help": "as 0.5,0.75,1,1.25,1.5,1.75 (%(default)s); needs --crop"}
     command.add_argument("--scales", metavar="LIST", **scales)
     command.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     command.add_argument("--json", metavar="FILE", help="write the scores")
@@ -73,14 +73,14 @@ def main(arguments=None) -> int:
 
     command = subparsers.add_parser("predict", help="segment pictures")
     command.add_argument("model", **any_model)
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER")
-    command.add_argument("--out", metavar="DIR", required=True)
+    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="pictures")
+    command.add_argument("--out", metavar="DIR", required=True, help="for the segmented pictures")
     command.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
     command.set_defaults(call=commands.predict)
 
     command = subparsers.add_parser("export", help="write files for devices")
     command.add_argument("model", metavar="MODEL", help="a .keras file")
-    command.add_argument("--out", metavar="DIR", required=True)
+    command.add_argument("--out", metavar="DIR", required=True, help="for the files")
     formats = "saved_model,float32,float16,dynamic,int8"
     command.add_argument(
         "--formats", default=formats, metavar="LIST", help="(%(default)s), also int16,onnx"
@@ -93,7 +93,7 @@ def main(arguments=None) -> int:
 
     command = subparsers.add_parser("convert", help="read a checkpoint of another project")
     command.add_argument("source", metavar="SOURCE", help="a checkpoint: .pth, .h5, .npy, ...")
-    command.add_argument("--out", metavar="MODEL.keras", required=True)
+    command.add_argument("--out", metavar="MODEL.keras", required=True, help="the new file")
     command.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="(any size)")
     command.set_defaults(call=commands.convert)
 
@@ -105,7 +105,7 @@ def main(arguments=None) -> int:
 
 def add_export_options(parser) -> None:
     """Add the options that `export` and export/release.py share."""
-    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"))
+    parser.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="size of the input")
     parser.add_argument("--output", default="classes", help="classes, logits or probabilities")
     parser.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
     parser.add_argument("--min-agreement", type=float, metavar="F", help="share of equal pixels")
@@ -168,8 +168,9 @@ def one_line(error: Exception) -> str | None:
     """Return the message of an error that the user can put right, or None for a bug of ours."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{str(error.filename)[:80]}: cannot be used: {error.strerror}"
+    if isinstance(error, OSError) and (error.filename or error.strerror):
+        name = str(error.filename or "a file")[:80]
+        return f"{name}: cannot be used: {error.strerror or error}"
     if isinstance(error, RecursionError) and "JSON" in str(error):
         return "a JSON file is nested too deeply"
     # TensorFlow's error by name, since importing TensorFlow takes seconds.

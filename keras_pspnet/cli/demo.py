@@ -20,8 +20,9 @@ from keras_pspnet.scoring import metrics
 from keras_pspnet.train import recipes
 from keras_pspnet.train.run import fit
 
-WITHOUT_TENSORFLOW = """
+WITHOUT_TENSORFLOW = f"""
 import sys
+sys.path.insert(0, {str(Path(visualize.__file__).parents[1])!r})  # of a clone that is not installed
 sys.modules["tensorflow"] = sys.modules["keras"] = None  # an import of either is now an error
 from keras_pspnet.cli import main
 sys.exit(main(sys.argv[1:]))

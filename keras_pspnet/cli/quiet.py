@@ -1,6 +1,7 @@
 """Silence what libraries print, and set what must be set before TensorFlow is imported."""
 
 import contextlib
+import faulthandler
 import logging
 import os
 
@@ -24,13 +25,18 @@ def quiet_tensorflow() -> None:
 
 @contextlib.contextmanager
 def quiet_stderr():
-    """Hide what Python and native libraries write to stderr within the block."""
+    """Hide what Python and native libraries write to stderr within the block, but for crashes."""
     stderr = os.dup(2)
+    watched = faulthandler.is_enabled()
+    if not watched:
+        faulthandler.enable(stderr)
     with open(os.devnull, "w") as devnull:
         os.dup2(devnull.fileno(), 2)
     try:
         yield
     finally:
+        if not watched:
+            faulthandler.disable()
         os.dup2(stderr, 2)
         os.close(stderr)
 

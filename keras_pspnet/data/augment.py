@@ -13,8 +13,8 @@ from keras_pspnet.labels import IGNORE
 class Augmentation:
     """Scale, rotate, blur and flip at random, as semseg does, in its order.
 
-    Order and defaults are those of semseg's tool/train.py and util/transform.py. The reference
-    leaves the colours alone: `color` adds brightness, contrast and saturation after the rest.
+    Order and defaults are those of semseg's tool/train.py and util/transform.py. The authors
+    leave the colours alone: `color` adds brightness, contrast and saturation after the rest.
 
     Args:
         scales: (least, greatest) resizing factor; uniform.

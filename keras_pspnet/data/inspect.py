@@ -65,7 +65,7 @@ def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
             print(f"note: there is no split {split!r}; `train` needs train and val")
     if errors:
         raise UserError(
-            f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; mend or remove them"
+            f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; fix or remove them"
         )
 
 

@@ -111,7 +111,7 @@ def folder(path: Path, split: str) -> Source:
     labels.json names the classes; without it each id in the masks of all splits is a class.
     """
     masks = path / "masks" / split
-    pictures_in(masks)  # raises before the masks of all splits are read for their ids
+    pictures_in(masks, "masks")  # raises before the masks of all splits are read for their ids
     return paired_files(path / "images" / split, masks, _folder_labels(path))
 
 

@@ -44,7 +44,7 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet, stri
     scorer = keras.Model(network.input, main.input[0])
 
     def serve(image):
-        # The cast is inside because int8 would quantise a float input to the calibration's range.
+        # The cast is inside because int8 would quantize a float input to the calibration's range.
         scores = scorer(tf.cast(image, tf.float32), training=False)
         if output == "classes":
             if strips:
@@ -133,7 +133,7 @@ class Converter:
         return converter.convert()
 
     def _int16(self) -> bytes:
-        """Quantise with ai-edge-quantizer: TensorFlow's 16x8 is wrong behind depthwise layers."""
+        """Quantize with ai-edge-quantizer: TensorFlow's 16x8 is wrong behind depthwise layers."""
         source = self.scratch / "float.tflite"
         source.write_bytes(self._tflite("float32", self._graph("int16")[0]))
         ranges = {}

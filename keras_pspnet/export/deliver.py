@@ -1,4 +1,4 @@
-"""Export a trained model: convert it, compare each file with it, then hand the files over."""
+"""Export a trained model: convert it, compare the files with it, move into the output folder."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Rewrite a network for fast inference: fold batch norms, split long reductions, map classes."""
+"""Rewrite a network for fast inference: fold norms, split reductions, compute the class map."""
 
 import math
 

@@ -80,7 +80,7 @@ def _model_metadata(output: str) -> bytes:
     file = table(5, {0: text(NAMES_FILE), 1: text("class names, one a line"), 2: (kind,)})
     rgb, image_properties = 1, 2  # ColorSpaceType, ContentProperties
     content = table(3, {0: (image_properties,), 1: table(2, {0: (rgb,)})})
-    image = table(7, {0: text(INPUT), 1: text("RGB, 0..255, not normalised"), 3: content})
+    image = table(7, {0: text(INPUT), 1: text("RGB, 0..255, not normalized"), 3: content})
     result = table(7, {0: text(output), 6: vector(file)})
     subgraph = {2: vector(image), 3: vector(result)}
     if output != "classes":

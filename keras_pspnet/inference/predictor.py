@@ -1,4 +1,4 @@
-"""One callable for models of every file format."""
+"""Wrap a model of any file format as a function."""
 
 import dataclasses
 from collections.abc import Callable

@@ -78,8 +78,10 @@ class Protocol:
 def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
     """Segment a picture of any size into class ids.
 
-    By default the picture is resized to the model's size and the probabilities are resized back. A
-    model of any size takes the picture as it is, padded to n * stride + 1.
+    By default the picture is resized to the model's size and the probabilities are resized back,
+    bilinearly. Of a file of class ids (the default of an export) the ids are resized, by nearest
+    neighbour, so its outlines are coarser. A model of any size takes the picture as it is, padded
+    to n * stride + 1.
 
     Args:
         model: anything that `load_model` returns.

@@ -36,9 +36,8 @@ RESNETS = {
     "resnet101": ResNet((3, 4, 23, 3)),
     "resnet152": ResNet((3, 8, 36, 3)),
     "resnet269": ResNet((3, 30, 48, 8)),  # the authors' Caffe prototxt
-    "resnet14_narrow": ResNet(
-        (1, 1, 1, 1), width=16
-    ),  # our own, for the generated scenes and tests
+    # Our own, for the generated scenes and tests.
+    "resnet14_narrow": ResNet((1, 1, 1, 1), width=16),
 }
 
 LITE0 = "efficientnet_lite0"
@@ -78,8 +77,9 @@ def backbone(name, x, output_stride):
         output_stride: 8, 16 or 32; later strides become dilations.
 
     Returns:
-        (auxiliary features, main features): the stage before the last and the last stage, both at
-        1 / output_stride of the input; at 32 the first is at 1 / 16.
+        (auxiliary features, main features): the outputs of the stage before the last and of the
+        last stage. Both have 1 / output_stride of the input's height and width; with
+        output_stride=32 the auxiliary features have 1 / 16.
     """
     resnet_config = name if isinstance(name, ResNet) else RESNETS.get(name)
     if resnet_config is not None:

@@ -21,7 +21,9 @@ def convert(path: str | Path, *, size: tuple | None = None) -> keras.Model:
 
     Supported are PyTorch checkpoints of the authors (semseg) and of mmsegmentation (on ResNetV1c),
     and weights under the names of the authors' Caffe network, in .pth, .safetensors, .h5 or .npy
-    files. Format and variant are recognised from the keys.
+    files; a .caffemodel is not read. The keys say whose network it is. The variant follows from the
+    shapes and, for mmsegmentation, from the configuration under the checkpoint's "meta"; without
+    it, mmsegmentation's PSPNet defaults hold.
 
     Args:
         path: The checkpoint. No code in it is executed.

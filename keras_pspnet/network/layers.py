@@ -77,8 +77,8 @@ class PyramidPoolingModule(keras.layers.Layer):
         reduce_channels: Whether each branch reduces the C channels of the map to C // len(bins),
             at least 1 ("DR" in table 1). False upsamples the pooled maps as they are, and the
             module has no weights.
-        align_corners: How branches are upsampled, bilinearly: True aligns the centers of the corner
-            pixels (the authors' Interp layer), False uses half-pixel centers.
+        align_corners: How branches are upsampled, bilinearly: True aligns the centres of the corner
+            pixels (the authors' Interp layer), False uses half-pixel centres.
         upsample: False returns the list [x, branch, ...] without upsampling, each branch
             (B, bins, bins, channels), as `PyramidConv2D` takes it.
 
@@ -285,7 +285,7 @@ class Upsample(keras.layers.Layer):
     saving, ModelCheckpoint and clone_model. The network's last layer, `main`, is an Upsample.
 
     Args:
-        align_corners: True aligns the centers of the corner pixels, False uses half-pixel centers.
+        align_corners: True aligns the centres of the corner pixels, False uses half-pixel centres.
         labels: LabelSet of the network's classes, or its config.
         source: JSON-like record of where a converted network came from, see `convert`.
 

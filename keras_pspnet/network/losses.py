@@ -129,7 +129,7 @@ def class_weights(pixel_counts) -> list[float]:
 
     The median is over the classes that have pixels; a class without pixels gets weight 1. This is
     median frequency balancing (Eigen and Fergus 2015) with two changes: the square root, which
-    keeps the weights of rare classes moderate, and frequencies over all pixels of the data set,
+    keeps the weights of rare classes moderate, and frequencies over all pixels of the dataset,
     where Eigen and Fergus count only the pictures in which the class occurs.
 
     Args:

@@ -1,5 +1,7 @@
 """Read and change what a finished model holds at its main head: labels, output stride."""
 
+from pathlib import Path
+
 import keras
 
 from keras_pspnet.errors import UserError
@@ -59,4 +61,5 @@ def check_ours(model, name) -> None:
     """
     layers = {layer.name: layer for layer in getattr(model, "layers", ())}
     if not isinstance(layers.get("main"), Upsample):
-        raise UserError(f"{name}: {type(model).__name__}, but not one of build_pspnet")
+        hint = "; load it with load_model first" * isinstance(model, (str, Path))
+        raise UserError(f"{name}: a {type(model).__name__}, not a model of build_pspnet{hint}")

@@ -60,7 +60,7 @@ def build_pspnet(
     |---|---|
     | keras.applications EfficientNet, EfficientNetV2, MobileNetV3, ConvNeXt | None: built in |
     | keras.applications MobileNet(V2), ResNetV2, Xception, Inception, NASNet | \
-`((127.5,) * 3, (127.5,) * 3)` |
+`((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))` |
     | keras.applications DenseNet | `((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))` |
     | keras.applications ResNet50/101/152, VGG | `keras_pspnet.CaffeNormalization()` |
     | keras-hub | `keras.layers.Rescaling(converter.scale, converter.offset)` with the \
@@ -70,8 +70,8 @@ def build_pspnet(
 
     Args:
         num_classes: Number of classes, without void.
-        input_shape: (H, W, 3); H and W may be None for any size. With align-corners the natural
-            sizes are n * output_stride + 1; every other size works too.
+        input_shape: (H, W, 3); H and W may be None for any size. With align-corners
+            the sizes that align exactly are n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (all with the authors' deep
             stem), "resnet14_narrow" (one block per stage, a quarter of the width),
             "efficientnet_lite0" or "mobilenet_v2"; or the block counts of another deep-stem ResNet
@@ -91,9 +91,10 @@ def build_pspnet(
         aux: Whether to add the auxiliary head of section 3.3, whose loss the paper weighs 0.4.
         dropout: Share of feature maps dropped before each classifier; or a layer that each head
             copies, such as `keras.layers.Dropout(0.1)` as in the authors' Caffe network.
-        align_corners: How feature maps and logits are upsampled; False uses half-pixel centers.
+        align_corners: How feature maps and logits are upsampled; False uses half-pixel centres.
         normalization: (mean, std) of RGB in 0..255, three values each; or a layer that the network
-            copies. None uses a named backbone's own; in front of a keras.Model it does nothing.
+            copies. None uses a named backbone's own; None does not normalize in front of a
+            keras.Model.
 
     Returns:
         A model whose output is `{"aux": logits, "main": logits}`, each (B, H, W, num_classes) and

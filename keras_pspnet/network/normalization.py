@@ -39,7 +39,7 @@ def normalize(image, normalization):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class CaffeNormalization(layers.Layer):
-    """Convert RGB in 0..255 to BGR and subtract ImageNet's mean color.
+    """Convert RGB in 0..255 to BGR and subtract ImageNet's mean colour.
 
     The ResNet50/101/152 and VGG models of keras.applications were trained with it. Use it as
     `build_pspnet(..., normalization=CaffeNormalization())`.

@@ -14,8 +14,8 @@ def resize(x, size, align_corners=True):
 
     Args:
         size: (H, W), ints or integer tensors.
-        align_corners: True aligns the centers of the corner pixels (the authors' Interp layer,
-            F.interpolate(align_corners=True)); False uses half-pixel centers.
+        align_corners: True aligns the centres of the corner pixels (the authors' Interp layer,
+            F.interpolate(align_corners=True)); False uses half-pixel centres.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

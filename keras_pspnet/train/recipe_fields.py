@@ -10,6 +10,13 @@ import typing
 
 from keras_pspnet.errors import UserError
 
+BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
+"""network.backbones.NAMES; importing them would import Keras."""
+
+IN_WORDS = {"tuple[int, int]": "two whole numbers", "tuple[int, ...]": "whole numbers"}
+IN_WORDS |= {"tuple[float, float]": "two numbers"}
+"""Types of fields as messages call them."""
+
 
 def _number(default, least, most):
     """Declare a field of one or more numbers from `least` to `most`."""
@@ -60,7 +67,7 @@ class Recipe:
     """
 
     dataset: str
-    backbone: str = "resnet50"
+    backbone: str = _choice(*BACKBONES.split())
     backbone_weights: str | None = None
     output_stride: int = _choice(8, 16, 32)
     bins: tuple[int, ...] = _number((1, 2, 3, 6), 1, 1000)
@@ -113,7 +120,7 @@ class Recipe:
             for name, value in dataclasses.asdict(self).items()
         }
 
-    def change(self, **changes) -> Recipe:
+    def change(self, /, **changes) -> Recipe:
         """Return a copy with other values in some fields.
 
         If `epochs` changes and `coarse_epochs` is not given, the share of coarse epochs is kept.
@@ -158,7 +165,8 @@ def _checked(field, kind, value):
             raise ValueError
         return typed
     except (TypeError, ValueError, OverflowError) as error:
-        expected = f"one of {', '.join(map(str, options))}" if options else field.type
+        words = IN_WORDS.get(field.type, field.type)
+        expected = f"one of {', '.join(map(str, options))}" if options else words
         if limits:
             expected += f" from {limits[0]} to {limits[1]}"
         if isinstance(field.default, tuple):

@@ -83,7 +83,8 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
     try:
         if resume:
             for partial in out.glob(".*.partial*"):  # left by a killed run
-                partial.unlink()
+                if partial.is_file():  # an export's is a folder
+                    partial.unlink()
         run.begin(pixels, resume)
         if data_dir is not None and not os.path.isabs(data_dir):
             data_dir = os.path.relpath(data_dir, out.resolve())

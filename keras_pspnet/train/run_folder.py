@@ -9,11 +9,14 @@ from keras_pspnet.train.recipe_fields import Recipe
 
 
 def check_run(recipe: Recipe, out, resume: bool) -> None:
-    """Check that a training may use a run folder.
+    """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
     Raises:
         UserError: the folder holds a run and `resume` is False, or a run of another recipe.
     """
+    weights = Path(recipe.backbone_weights or "imagenet")
+    if not resume and weights.name != "imagenet" and not weights.is_file():
+        raise UserError(f"recipe: backbone_weights={weights}: no such file; give one, or imagenet")
     out = Path(out)
     file = out / "recipe.json"
     if not resume:

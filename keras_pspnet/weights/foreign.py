@@ -112,7 +112,7 @@ def add_new(arrays, key, value, where) -> None:
 
 
 def bare_resnet(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename the authors' ImageNet initialisation (initmodel/resnet50_v2.pth) to PSPNet's keys.
+    """Rename the authors' ImageNet initialization (initmodel/resnet50_v2.pth) to PSPNet's keys.
 
     Its stem has other names there; its classifier is dropped.
     """

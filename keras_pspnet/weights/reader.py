@@ -88,8 +88,8 @@ def read_arrays(path) -> dict[str, np.ndarray]:
 
 def _read_torch_legacy(data):
     stream, storages = io.BytesIO(data), {}
-    if Unpickler(stream, storages).load() != LEGACY_MAGIC:
-        raise UserError("not a checkpoint of a known format")
+    if data[:1] != b"\x80" or Unpickler(stream, storages).load() != LEGACY_MAGIC:
+        raise UserError("not a PyTorch checkpoint; expected .pth, .safetensors, .h5 or .npy")
     if Unpickler(stream, storages).load() != LEGACY_PROTOCOL:
         raise UserError("a legacy PyTorch checkpoint with an unknown protocol")
     if Unpickler(stream, storages).load().get("little_endian") is not True:

@@ -1,5 +1,6 @@
 """How the command line treats its arguments, its process and errors."""
 
+import errno
 import json
 import os
 import signal
@@ -61,6 +62,8 @@ def test_errors_of_the_user_are_one_line(capsys):
     assert capsys.readouterr().err == (
         "program: nowhere/file: cannot be used: No such file or directory\n"
     )
+    assert cli.run("program", raises(OSError(errno.ENOSPC, "No space left on device")), None) == 2
+    assert capsys.readouterr().err == "program: a file: cannot be used: No space left on device\n"
     assert cli.run("program", lambda _: json.loads("[" * 100_000), None) == 2
     assert capsys.readouterr().err == "program: a JSON file is nested too deeply\n"
     assert cli.run("program", raises(KeyboardInterrupt), None) == 130

@@ -75,7 +75,7 @@ def test_four_bad_files_are_named_in_one_run(tmp_path, capfd, layout):
     assert len(bad) == 4
     for line, file, words in zip(bad, files, says):
         assert line.startswith(f"bad: {file}: {words}")
-    assert errors == [f"keras-pspnet: {root}: 4 bad pairs, named above; mend or remove them"]
+    assert errors == [f"keras-pspnet: {root}: 4 bad pairs, named above; fix or remove them"]
     assert "train: 2 good pairs, 50x40 pixels" in lines
     assert "val: 2 good pairs, 50x40 pixels" in lines
     assert {file.name for file in out.iterdir()} == {"samples_train.png", "samples_val.png"}

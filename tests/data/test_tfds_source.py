@@ -279,7 +279,7 @@ def test_look_names_what_is_bad_in_a_builder(folder, tmp_path, capfd):
         capfd, "look", "--dataset", "tfds:named", "--data-dir", folder, "--out", out
     )
     assert code == 2
-    assert errors == [f"keras-pspnet: {folder}: 3 bad pairs, named above; mend or remove them"]
+    assert errors == [f"keras-pspnet: {folder}: 3 bad pairs, named above; fix or remove them"]
     bad = [line for line in lines if line.startswith("bad: ")]
     assert all(line.startswith("bad: tfds:named/test/") for line in bad)
     for says in (

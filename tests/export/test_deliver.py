@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import re
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -56,6 +58,14 @@ def test_the_files_and_their_cards(exported):
     )
 
 
+def test_the_page_on_exports_lists_every_key_of_a_card(exported):
+    card = json.loads(exported["float32"].with_suffix(".card.json").read_text())
+    page = Path(deliver.__file__).parents[2] / "docs" / "export.md"
+    table = page.read_text().partition("| key |")[2].partition("\n\n")[0]
+    named = [key for row in re.findall(r"^\| (`.*?) \|", table, re.M) for key in row.split(", ")]
+    assert sorted(named) == sorted(f"`{key}`" for key in card)
+
+
 def test_the_tflite_signature_is_the_contract(exported):
     interpreter = Interpreter(str(exported["float32"]))
     assert interpreter.get_signature_list() == {
@@ -82,7 +92,7 @@ def test_every_file_says_what_keras_says(model, exported):
 def test_dilated_convolutions_are_fused_and_batch_norms_folded(exported):
     counts = operators(exported["float32"])
     assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
-    assert counts["MUL"] == 1  # the image normalisation
+    assert counts["MUL"] == 1  # the image normalization
     # stem 3, four blocks of 3 and their shortcuts, 4 pyramid levels, 2 of the main head; each
     # level's taps and their spread across, all levels' spread down
     assert counts["CONV_2D"] == 3 + 4 * 4 + 4 + 2 + 4 + 4 + 1
@@ -258,7 +268,7 @@ def test_pspnet50_at_473_is_one_delegated_partition(tmp_path):
     file.write_bytes(converter.convert("float32"))
     counts = operators(file)
     assert "SPACE_TO_BATCH_ND" not in counts and not any("Flex" in name for name in counts)
-    # The image normalisation and three of Winograd's sums: no loose batch norm.
+    # The image normalization and three of Winograd's sums: no loose batch norm.
     assert counts["MUL"] == 1 + 3
     # stem 3, blocks 3 * 16, shortcuts 4, pyramid 4, head 2, 9 of them dilated; the low-rank half
     # of the head's 3x3 9; its other half by Winograd's algorithm, six in two parts each

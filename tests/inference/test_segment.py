@@ -1,9 +1,12 @@
 """From a picture of any size to class ids, around networks written out by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from keras_pspnet import export_model
 from keras_pspnet.images import IMAGENET_MEAN, resize_image, resize_nearest
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import pad_to_stride, resize_scores, segment, softmax
@@ -114,6 +117,14 @@ def test_beyond_256_classes_the_ids_are_whole():
     predictor = Predictor(lambda images: scores, "logits", LabelSet.numbered(300), (2, 2))
     result = segment(predictor, np.zeros((2, 2, 3), np.uint8))
     assert result.dtype == np.int32 and (result == 299).all()
+
+
+@pytest.mark.parametrize("model", ["best.keras", Path("best.keras")])
+def test_a_path_instead_of_a_model_is_told_to_be_loaded(refused, tmp_path, image, model):
+    for call, argument in ((segment, image), (export_model, tmp_path / "out")):
+        message = refused(call, model, argument)
+        assert message.endswith("not a model of build_pspnet; load it with load_model first")
+    assert not (tmp_path / "out").exists()
 
 
 def test_another_number_of_labels_gets_one_line(refused):

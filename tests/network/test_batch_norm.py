@@ -101,7 +101,7 @@ def test_the_defaults_are_the_references():
     assert (layer.momentum, layer.epsilon) == (0.9, 1e-5)
 
 
-def test_a_channel_that_never_varies_is_normalised_alike():
+def test_a_channel_that_never_varies_is_normalized_alike():
     ours, native = pair(2)
     x = np.full((2, 3, 3, 2), 0.25, np.float32)
     x[..., 1] += 1e-3 * draw(2, 3, 3)

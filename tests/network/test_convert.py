@@ -108,7 +108,7 @@ def test_a_size_can_be_fixed():
     assert convert(FILES / "semseg.pth", size=(41, 57)).input.shape == (None, 41, 57, 3)
 
 
-def test_the_bare_imagenet_file_initialises_a_backbone(expected):
+def test_the_bare_imagenet_file_initializes_a_backbone(expected):
     model = keras_pspnet.build_pspnet(
         3,
         input_shape=(41, 57, 3),

@@ -16,7 +16,7 @@ from keras_pspnet.network.losses import VoidCrossentropy
 from keras_pspnet.network.normalization import CaffeNormalization
 from keras_pspnet.network.optimizer import PSPNetSGD
 
-FAMILIES = {  # (model, the tensor that the auxiliary head takes, what normalises in front)
+FAMILIES = {  # (model, the tensor that the auxiliary head takes, what normalizes in front)
     "ResNet50": (keras.applications.ResNet50, "conv4_block6_out", CaffeNormalization()),
     "MobileNetV2": (
         lambda **options: keras.applications.MobileNetV2(alpha=0.35, **options),
@@ -452,7 +452,7 @@ def network(name, size=(65, 97), output_stride=8):
 
 
 MULTIPLICATIONS = {  # of the exported files, none of them a loose batch norm
-    "MobileNetV2": 1,  # the normalisation
+    "MobileNetV2": 1,  # the normalization
     "MobileNetV3Small": 1 + 2 * 9,  # the rescaling; nine gates and their hard sigmoids
 }
 

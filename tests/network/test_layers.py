@@ -217,7 +217,7 @@ def test_every_weight_and_the_input_get_a_gradient(pooling):
         assert np.isfinite(gradient).all() and np.abs(gradient).max() > 1e-4
 
 
-def test_training_normalises_by_the_batch_and_keeps_its_statistics():
+def test_training_normalizes_by_the_batch_and_keeps_its_statistics():
     layer = PyramidPoolingModule((1,))
     x = normal(8, 3, 3, 4)
     result = np.asarray(layer(x, training=True))[:, 0, 0, 4:]

@@ -65,7 +65,7 @@ def test_uint8_and_float_pictures_are_the_same():
     assert np.abs(model.predict(images + 0.5, verbose=0)["main"] - expected).max() > 0
 
 
-def test_pictures_are_normalised_by_the_model():
+def test_pictures_are_normalized_by_the_model():
     mean = IMAGENET_MEAN
     first = keras.Model(*(lambda m: (m.input, m.get_layer("normalization").output))(build()))
     image = np.broadcast_to(np.array(mean, np.float32), (1, 49, 49, 3))
@@ -77,7 +77,7 @@ def test_pictures_are_normalised_by_the_model():
     np.testing.assert_allclose(own.get_layer("normalization")(image), image / 255, atol=1e-6)
 
 
-def test_pictures_are_normalised_by_a_copy_of_a_given_layer(tmp_path):
+def test_pictures_are_normalized_by_a_copy_of_a_given_layer(tmp_path):
     images = pictures().astype(np.float32)
     adapted = keras.layers.Normalization(name="mine")
     adapted.adapt(images)

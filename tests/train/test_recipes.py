@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from keras_pspnet import train
-from keras_pspnet.train.recipe_fields import Recipe, parse_texts
+from keras_pspnet.network import backbones
+from keras_pspnet.train.recipe_fields import BACKBONES, Recipe, parse_texts
 from keras_pspnet.train.recipes import RECIPES
+from keras_pspnet.train.run_folder import check_run
 
 WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "epoch=3": "no field 'epoch'; expected one of dataset, backbone,",
@@ -13,18 +15,20 @@ WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "epochs=1.5": "epochs=1.5; expected int",
     "epochs=True": "epochs=True; expected int",
     "epochs=0": "epochs=0; expected int from 1",
-    "bins=(0,)": "bins=(0,); expected tuple[int, ...] from 1 to 1000, as 1,2,3,6",
+    "bins=(0,)": "bins=(0,); expected whole numbers from 1 to 1000, as 1,2,3,6",
     "output_stride=9": "expected one of 8, 16, 32",
     "pooling=min": "expected one of average, max",
     "scales=(2,1)": "smaller one first",
-    "scales=1,nan": "scales",
+    "scales=1,nan": "expected two numbers from 0.01 to 100, as 0.5,2.0",
     "seed=-1": "seed=-1; expected int from 0",
     "learning_rate=1e400": "learning_rate=inf; expected float",
     "learning_rate=fast": "learning_rate=fast; expected float",
-    "crop=49.5,49": "crop=(49.5, 49); expected tuple[int, int] from 17",
+    "crop=49.5,49": "crop=(49.5, 49); expected two whole numbers from 17",
     "batch_size=-1": "expected int from 1",
-    "crop=97": "crop=97; expected tuple[int, int] from 17 to 100000, as 473,473",
-    "crop=a,b": "crop=a,b; expected tuple[int, int]",
+    "crop=97": "crop=97; expected two whole numbers from 17 to 100000, as 473,473",
+    "crop=a,b": "crop=a,b; expected two whole numbers",
+    "crop=3,3": "crop=(3, 3); expected two whole numbers from 17 to 100000, as 473,473",
+    "backbone=nosuch": "backbone=nosuch; expected one of resnet50, resnet101,",
     "class_weights=2": "class_weights=2; expected bool",
     "resize_to_crop=2": "expected bool",
     "train_images=0": "train_images=0; expected int | None from 1",
@@ -98,6 +102,20 @@ def test_other_epochs_keep_the_share_of_coarse_ones(refused, epochs, coarse):
     both = train.recipe("camvid_lite0", epochs=epochs, coarse_epochs=epochs)
     assert both.coarse_epochs == epochs
     assert "epochs=many" in refused(train.recipe, "camvid_lite0", epochs="many")
+
+
+def test_the_backbones_of_a_recipe_are_those_of_the_network():
+    assert tuple(BACKBONES.split()) == backbones.NAMES
+
+
+def test_a_new_run_finds_its_weights_before_the_pictures_are_read(refused, tmp_path):
+    lost, out = tmp_path / "lost.pth", tmp_path / "run"
+    recipe = train.recipe("folder_lite0", backbone_weights=str(lost))
+    message = refused(train.fit, recipe, out, data_dir=tmp_path / "no pictures")
+    assert message.startswith(f"recipe: backbone_weights={lost}: no such file")
+    check_run(recipe, out, resume=True)  # a run that goes on has read them already
+    lost.touch()
+    check_run(recipe, out, resume=False)
 
 
 def test_a_stride_of_32_without_coarse_epochs_is_fine():

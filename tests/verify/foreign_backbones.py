@@ -213,7 +213,7 @@ BACKBONES = {
 EVEN_ONLY = ("cv CSPDarkNet",)  # its stem puts the pixels of 2x2 squares on each other
 
 REFUSED = {  # what is said of it
-    "applications NASNetMobile": (application("NASNetMobile"), "no single tensor in front"),
+    "applications NASNetMobile": (application("NASNetMobile"), "no single tensor before"),
     "hub HGNetV2": (lambda _: hub_hgnet(), "has 5 outputs; expected one map of features"),
     "cv MiT": (
         lambda _: keras_cv.models.MiTBackbone(

@@ -75,7 +75,7 @@ def in_tflite_runtime(folder):
         ]
         result[name] = float((np.load(file.with_suffix(".npy")) == np.stack(maps)).mean())
     assert min(result["float32"], result["float16"]) >= 0.999, result
-    # Its quantised kernels round in other places than XNNPACK's.
+    # Its quantized kernels round in other places than XNNPACK's.
     assert min(result.values()) >= 0.97, result
     return {"equal_pixels": result}
 

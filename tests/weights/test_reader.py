@@ -214,5 +214,10 @@ def test_a_file_that_is_no_state_dict_gets_one_line_with_its_name(refused, write
     assert "weights.pth" in refused(read_arrays, write(content))
 
 
+def test_a_file_that_is_no_pickle_is_called_so(refused, write):
+    message = refused(read_arrays, write(b"x-ray\n"))
+    assert "not a PyTorch checkpoint" in message and "KeyError" not in message
+
+
 def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path):
     assert "none.pth" in refused(read_arrays, tmp_path / "none.pth")
