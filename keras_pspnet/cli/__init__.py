@@ -64,8 +64,7 @@ def main(arguments=None) -> int:
     command.add_argument("--split", default="val", help="the split to score on (%(default)s)")
     command.add_argument("--crop", nargs=2, type=int, metavar=("H", "W"), help="sliding window")
     command.add_argument("--base", type=int, metavar="N", help="long side at scale 1; needs --crop")
-    scales = {"default": "1", "help": "as 0.5,0.75,1,1.25,1.5,1.75 (%(default)s); needs --crop"}
-    command.add_argument("--scales", metavar="LIST", **scales)
+    command.add_argument("--scales", metavar="LIST", help="as 0.5,0.75,1,1.25 (1); needs --crop")
     command.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     command.add_argument("--json", metavar="FILE", help="write the scores")
     command.add_argument("--report", metavar="DIR", help="write an HTML page")

@@ -110,8 +110,10 @@ def protocol_of(options):
     from keras_pspnet.data.datasets import BASES
     from keras_pspnet.inference.segment import Protocol
 
+    if options.scales is not None and not options.crop:
+        raise UserError("--scales needs the sliding window; give --crop H W too")
     try:
-        scales = tuple(float(scale) for scale in options.scales.split(","))
+        scales = tuple(map(float, ("1" if options.scales is None else options.scales).split(",")))
     except ValueError as error:
         raise UserError(f"--scales {options.scales}: expected numbers, as 0.5,1,1.5") from error
     crop, base = options.crop and tuple(options.crop), options.base
