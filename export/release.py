@@ -31,7 +31,7 @@ labels, colours, operators, checksum and agreement.
 | file | size (MB) | pixels equal to the Keras model's | XNNPACK delegate |
 |---|---:|---:|---|
 {rows}
-{left_out}
+{left_out}{warnings}
 To run a file, only numpy, Pillow and ai-edge-litert are needed:
 
     pip install numpy "pillow>=10.1" ai-edge-litert
@@ -43,7 +43,8 @@ def main(arguments=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("model", metavar="MODEL.keras", help="the trained model")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder")
-    parser.add_argument("--calibration", metavar="DIR", required=True, help="a folder of pictures")
+    pictures = "a folder of pictures as the device will see them; `scenes`: generated ones"
+    parser.add_argument("--calibration", metavar="DIR", required=True, help=pictures)
     cli.add_export_options(parser)
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
@@ -88,6 +89,9 @@ def release(options: argparse.Namespace) -> None:
         output=cards[0]["output"]["name"],
         rows="\n".join(row(card) for card in cards),
         left_out=left_out or "",
+        warnings="".join(
+            f"\nWarning: {card['file']}: {text}.\n" for card in cards for text in card["warnings"]
+        ),
     )
     write_bytes(out / "README.md", text.encode())
     write_bytes(out / RUNNER.name, RUNNER.read_bytes())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from keras_pspnet.errors import UserError
 
@@ -16,8 +16,29 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 """RGB in 0..255 of ImageNet's pictures (semseg tool/train.py)."""
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 """File name endings of pictures, in lower case."""
+if "avif" in features.modules and features.check_module("avif"):  # Pillow 11.3, and not all of it
+    PICTURES += (".avif",)
+
+UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"} - set(PICTURES)
+UNREAD |= {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm"}
+UNREAD |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}  # of cameras
+"""Endings of pictures that are not read here."""
+
+ORIENTATION = 0x0112
+"""EXIF's tag of how the stored pixels are turned."""
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns the stored pixels upright, by EXIF orientation."""
 
 
 def read_image(path, name=None) -> np.ndarray:
@@ -37,31 +58,63 @@ def read_image(path, name=None) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def read_mask(path, name=None) -> np.ndarray:
-    """Read the raw ids of a mask, uint8 (H, W), from an 8-bit grey, palette or 1-bit picture.
+def read_mask(path, name=None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read the raw values of a mask, from an 8-bit grey, palette, 1-bit or RGB(A) picture.
 
     Args:
         path: its path, or a binary file.
         name: what messages call it; the path by default.
+
+    Returns:
+        (H, W) uint8 values, or (H, W, 3) uint8 colours; and the (256, 3) uint8 palette of a palette
+        picture, else None.
 
     Raises:
         UserError: no such file, not a picture, truncated, or of another kind.
     """
     name = name or path
     with _opened(path, name, "mask") as image:
-        if image.format in ("JPEG", "WEBP"):
+        if image.format in ("JPEG", "MPO", "WEBP", "AVIF"):
             raise UserError(
                 f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
             )
+        packed = str(image.tile[0].args) if image.tile else ""
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGB", "RGBA"):
+            return np.asarray(image)[..., :3], None
         if image.mode not in ("L", "P", "1"):
             raise UserError(
-                f"{name}: a mask of mode {image.mode}; expected 8 bits and one channel, whose "
-                "values are class ids"
+                f"{name}: a mask of mode {image.mode}; expected 8 bits a channel, whose values are "
+                "class ids or colours"
             )
-        packed = str(image.tile[0].args) if image.tile else ""
+        palette = None
+        if image.mode == "P":
+            palette = np.zeros((256, 3), np.uint8)
+            colors = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+            palette[: len(colors)] = colors
         # Pillow scales 2- and 4-bit grey to 0..255, which is right for pictures only.
         scale = {"L;2": 85, "L;4": 17}.get(packed, 1)
-        return np.asarray(ImageOps.exif_transpose(image)).astype(np.uint8) // scale
+        return np.asarray(image).astype(np.uint8) // scale, palette
+
+
+def orientation(path) -> int:
+    """Return how EXIF says that the stored pixels are turned, 1..8; 1 if it says nothing.
+
+    Raises:
+        UserError: no such file, or not a picture.
+    """
+    with _opened(path, path, "picture") as image:
+        turn = image.getexif().get(ORIENTATION, 1)
+    return turn if turn in TURNS else 1
+
+
+def turned_upright(array, turn: int, back: bool = False) -> np.ndarray:
+    """Turn a uint8 array (H, W) as an EXIF orientation says, or back to the stored pixels."""
+    if turn not in TURNS:
+        return array
+    if back:
+        turn = {6: 8, 8: 6}.get(turn, turn)
+    return np.asarray(Image.fromarray(array).transpose(TURNS[turn]))
 
 
 @contextlib.contextmanager
@@ -74,14 +127,43 @@ def _opened(path, name, kind) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError as error:
         raise UserError(f"{name}: no such file") from error
+    except UnidentifiedImageError as error:
+        ending = _unread_kind(path, name)
+        if ending is None:
+            raise UserError(
+                f"{name}: not a readable {kind} (it is in no format that is known); replace it"
+            ) from error
+        raise UserError(f"{name}: {ending} is not read here; convert it to JPEG or PNG") from error
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a readable {kind} ({reason}); replace it") from error
 
 
+def _unread_kind(path, name) -> str | None:
+    """Return the ending of what a file holds, if that is a picture that is not read here."""
+    if isinstance(path, (str, os.PathLike)):
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            if file.read(12)[4:] in (b"ftypheic", b"ftypheix", b"ftypmif1"):
+                return ".heic"  # also where it is called .jpg
+    ending = Path(str(name)).suffix.lower()
+    return ending if ending in UNREAD else None
+
+
 def is_picture(file: Path) -> bool:
     """Return True if the file name is that of a picture; hidden files (macOS's ._a.png) are not."""
     return file.suffix.lower() in PICTURES and not file.name.startswith(".")
+
+
+def unread_pictures(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names are those of pictures that are not read here."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return [f for f in files if f.suffix.lower() in UNREAD and not f.name.startswith(".")]
+
+
+def passed_over(folder) -> int:
+    """Return how many files of a folder are not read; hidden files do not count."""
+    files = Path(folder).iterdir()
+    return sum(f.is_file() and not is_picture(f) and not f.name.startswith(".") for f in files)
 
 
 def pictures_in(folder: Path, kind="pictures") -> list[Path]:
@@ -93,9 +175,19 @@ def pictures_in(folder: Path, kind="pictures") -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; expected one with {kind}")
     found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
-    if not found:
-        raise UserError(f"{folder}: no pictures in this folder; expected {' '.join(PICTURES)}")
-    return found
+    if found:
+        return found
+    if unread := unread_pictures(folder):
+        ending = unread[0].suffix.lower()
+        raise UserError(
+            f"{folder}: no pictures that are read here: {unread[0].name} is there, but {ending} is "
+            "not read; convert them to JPEG or PNG"
+        )
+    deeper = any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
+    raise UserError(
+        f"{folder}: no pictures in this folder{', only folders' * deeper}; expected "
+        f"{' '.join(PICTURES)}"
+    )
 
 
 def list_images(*paths) -> list[Path]:

@@ -98,14 +98,14 @@ class LabelSet:
     def from_config(cls, config: dict) -> LabelSet:
         """Build a label set from `to_config` or from the content of a labels.json.
 
-        Only `names` is required.
+        Only `names` is required. `uncovered` is left to the reader of polygons.
 
         Raises:
             UserError: no names, an unknown key, a value that `LabelSet` refuses.
         """
         if not isinstance(config, dict) or not isinstance(config.get("names"), (list, tuple)):
             raise UserError('labels: expected {"names": [...], ...}')
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = [*(field.name for field in dataclasses.fields(cls)), "uncovered"]
         for key in config:
             if key not in known:
                 raise UserError(f"labels: {key!r} is not known; expected {', '.join(known)}")

@@ -105,15 +105,16 @@ def test_a_picture_cut_anywhere_is_refused_or_whole(tmp_path, form):
 @pytest.mark.parametrize("read", [images.read_image, images.read_mask])
 def test_bytes_are_read_as_a_file_is_and_called_by_their_name(refused, tmp_path, read):
     whole = io.BytesIO(damaged("truncated", tmp_path).with_name("whole.png").read_bytes())
-    assert np.array_equal(read(whole, "tfds:a/0"), read(tmp_path / "whole.png"))
+    for found, expected in zip(read(whole, "tfds:a/0"), read(tmp_path / "whole.png"), strict=True):
+        assert np.array_equal(found, expected)
     cut = io.BytesIO((tmp_path / "bad.png").read_bytes())
     assert refused(read, cut, "tfds:a/0").startswith("tfds:a/0: not a readable ")
 
 
 def test_a_mask_of_another_kind_is_called_by_its_name(refused):
     stream = io.BytesIO()
-    Image.fromarray(COLORS).save(stream, "PNG")
-    assert refused(images.read_mask, stream, "tfds:a/0").startswith("tfds:a/0: a mask of mode RGB")
+    Image.fromarray(COLORS[..., :2].copy()).save(stream, "PNG")
+    assert refused(images.read_mask, stream, "tfds:a/0").startswith("tfds:a/0: a mask of mode LA")
 
 
 @pytest.mark.parametrize("read", [images.read_image, images.read_mask, files.read_bytes])
@@ -131,23 +132,85 @@ def test_mask_values_are_ids_in_grey_palette_and_one_bit_masks(tmp_path):
     ids = np.array([[0, 1, 2], [255, 7, 1]], np.uint8)
     Image.fromarray(ids).save(tmp_path / "grey.png")
     palette = Image.fromarray(ids)
-    palette.putpalette(bytes(range(255, -1, -1)) * 3)
+    colors = np.arange(255, -1, -1)[:, None].repeat(3, 1) // [1, 2, 3]
+    palette.putpalette(colors.astype(np.uint8).tobytes())
     palette.save(tmp_path / "palette.png")
     for name in ("grey.png", "palette.png"):
-        mask = images.read_mask(tmp_path / name)
+        mask, found = images.read_mask(tmp_path / name)
         assert mask.dtype == np.uint8 and np.array_equal(mask, ids)
+        assert found is None if name == "grey.png" else np.array_equal(found, colors)
     Image.fromarray(ids == 1).save(tmp_path / "bits.png")
-    assert images.read_mask(tmp_path / "bits.png").tolist() == [[0, 1, 0], [0, 0, 1]]
+    mask, found = images.read_mask(tmp_path / "bits.png")
+    assert mask.tolist() == [[0, 1, 0], [0, 0, 1]] and found is None
+
+
+def test_a_short_palette_is_black_beyond_its_end(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([9, 8, 7, 6, 5, 4])
+    image.save(tmp_path / "mask.png")
+    _, palette = images.read_mask(tmp_path / "mask.png")
+    assert palette.shape == (256, 3) and palette[:2].tolist() == [[9, 8, 7], [6, 5, 4]]
+    assert not palette[2:].any()
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_mask_in_colours_is_read_as_colours(tmp_path, alpha):
+    array = np.dstack([COLORS, np.full(COLORS.shape[:2], 9, np.uint8)]) if alpha else COLORS
+    Image.fromarray(array).save(tmp_path / "mask.png")
+    mask, palette = images.read_mask(tmp_path / "mask.png")
+    assert np.array_equal(mask, COLORS) and palette is None
 
 
 @pytest.mark.parametrize(
-    "mode, array",
-    [("RGB", COLORS), ("I;16", np.full((2, 2), 300, np.uint16)), ("LA", COLORS[..., :2].copy())],
+    "mode, array", [("I;16", np.full((2, 2), 300, np.uint16)), ("LA", COLORS[..., :2].copy())]
 )
 def test_masks_of_other_kinds_are_refused_by_mode(refused, tmp_path, mode, array):
     Image.fromarray(array).save(tmp_path / "mask.png")
     message = refused(images.read_mask, tmp_path / "mask.png")
     assert "mask.png" in message and f"mode {mode};" in message
+
+
+@pytest.mark.parametrize("turn", range(1, 10))  # 9 means nothing
+def test_an_array_is_turned_as_pillow_turns_a_picture_and_back(tmp_path, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    assert images.orientation(tmp_path / "a.png") == (turn if turn <= 8 else 1)
+    upright = images.turned_upright(stored, turn)
+    assert np.array_equal(upright, images.read_image(tmp_path / "a.png")[..., 0])
+    assert np.array_equal(images.turned_upright(upright, turn, back=True), stored)
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".gif", ".avif"])
+def test_pictures_of_phones_and_the_web_are_read(tmp_path, ending):
+    if ending not in images.PICTURES:
+        pytest.skip("this Pillow reads no AVIF")
+    form = {".jfif": "JPEG"}.get(ending)
+    Image.fromarray(np.full((8, 8, 3), 120, np.uint8)).save(tmp_path / f"a{ending}", form)
+    assert images.pictures_in(tmp_path) == [tmp_path / f"a{ending}"]
+    assert np.abs(images.read_image(tmp_path / f"a{ending}").astype(int) - 120).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["a.HEIC", "a.jpg", "a.dng"])
+def test_pictures_that_are_not_read_are_called_what_they_are(refused, tmp_path, name):
+    heic = b"\0\0\0\x18ftypheic" + bytes(40)
+    (tmp_path / name).write_bytes(bytes(40) if name == "a.dng" else heic)
+    ending = ".dng" if name == "a.dng" else ".heic"
+    message = refused(images.read_image, tmp_path / name)
+    expected = f"{tmp_path / name}: {ending} is not read here; convert it to JPEG or PNG"
+    assert message == expected
+    if name != "a.jpg":
+        message = refused(images.pictures_in, tmp_path)
+        assert f"{name} is there, but {ending} is not read" in message
+        assert images.unread_pictures(tmp_path) == [tmp_path / name]
+
+
+def test_files_that_are_not_read_are_counted(tmp_path):
+    for name in ("a.png", "b.heic", "notes.txt", ".hidden", "._b.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder").mkdir()
+    assert images.passed_over(tmp_path) == 2 and images.passed_over(tmp_path / "folder") == 0
 
 
 def test_pictures_are_listed_in_order(tmp_path):
@@ -313,7 +376,7 @@ def test_a_mask_of_few_bits_holds_its_ids(tmp_path, bits):
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 1, bits, 0, 0, 0, 0))
     png += chunk(b"IDAT", zlib.compress(b"\x00" + bytes(packed))) + chunk(b"IEND", b"")
     (tmp_path / "mask.png").write_bytes(png)
-    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask.png"), ids)
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "mask.png")[0], ids)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from keras_pspnet import __version__
 from keras_pspnet.cli import commands
 from keras_pspnet.errors import UserError
+from keras_pspnet.export.formats import COMMAND_FORMATS
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,7 +55,16 @@ def main(arguments=None) -> int:
     command.add_argument("--dataset", required=True, metavar="NAME", help="scenes, folder, ...")
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="DIR", help="a folder for pictures of samples")
+    command.add_argument("--write-labels", action="store_true", help="write labels.json into DIR")
+    uncovered = {"choices": ("background", "void"), "help": "what pixels in no polygon are"}
+    command.add_argument("--uncovered", **uncovered)
     command.set_defaults(call=commands.look)
+
+    command = subparsers.add_parser("import", help="turn annotations into pictures and masks")
+    command.add_argument("source", metavar="SOURCE", help="a folder that `look` recognises")
+    command.add_argument("--out", metavar="FOLDER", required=True, help="for pictures and masks")
+    command.add_argument("--uncovered", **uncovered)
+    command.set_defaults(call=commands.import_folder)
 
     any_model = {"metavar": "MODEL", "help": ".keras, SavedModel folder, .tflite or .onnx"}
     command = subparsers.add_parser("evaluate", help="score a model on pictures with masks")
@@ -62,11 +72,13 @@ def main(arguments=None) -> int:
     command.add_argument("--dataset", required=True, metavar="NAME", help="scenes, folder, ...")
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--split", default="val", help="the split to score on (%(default)s)")
-    command.add_argument("--crop", nargs=2, type=int, metavar=("H", "W"), help="sliding window")
-    command.add_argument("--base", type=int, metavar="N", help="long side at scale 1; needs --crop")
-    command.add_argument("--scales", metavar="LIST", help="as 0.5,0.75,1,1.25 (1); needs --crop")
-    command.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    add_protocol_options(command)
+    called = {"metavar": "NAME|FILE", "help": "what the model's classes are called"}
+    command.add_argument("--labels", **called)
+    contours = "also the IoU along contours, 2 %% of the diagonal wide"
+    command.add_argument("--boundary", action="store_true", help=contours)
     command.add_argument("--json", metavar="FILE", help="write the scores")
+    command.add_argument("--csv", metavar="FILE", help="write the scores of each picture")
     command.add_argument("--report", metavar="DIR", help="write an HTML page")
     command.set_defaults(call=commands.evaluate)
 
@@ -74,19 +86,17 @@ def main(arguments=None) -> int:
     command.add_argument("model", **any_model)
     command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="pictures")
     command.add_argument("--out", metavar="DIR", required=True, help="for the segmented pictures")
-    command.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
+    add_protocol_options(command)
+    command.add_argument("--labels", **called)
     command.set_defaults(call=commands.predict)
 
     command = subparsers.add_parser("export", help="write files for devices")
     command.add_argument("model", metavar="MODEL", help="a .keras file")
     command.add_argument("--out", metavar="DIR", required=True, help="for the files")
-    formats = "saved_model,float32,float16,dynamic,int8"
-    command.add_argument(
-        "--formats", default=formats, metavar="LIST", help="(%(default)s), also int16,onnx"
-    )
-    command.add_argument(
-        "--calibration", metavar="DIR", help="pictures as the device will see them"
-    )
+    formats = f"({','.join(COMMAND_FORMATS)}), also int16,onnx"
+    command.add_argument("--formats", metavar="LIST", help=formats)
+    calibration = "pictures as the device will see them; `scenes`: generated ones"
+    command.add_argument("--calibration", metavar="DIR", help=calibration)
     add_export_options(command)
     command.set_defaults(call=commands.export)
 
@@ -100,6 +110,14 @@ def main(arguments=None) -> int:
     options = parser.parse_args(arguments)
     options.typed = shlex.join(["keras-pspnet", *arguments])
     return run(parser.prog, options.call, options)
+
+
+def add_protocol_options(parser) -> None:
+    """Add the options that say how a picture is fed to the network."""
+    parser.add_argument("--crop", nargs=2, type=int, metavar=("H", "W"), help="sliding window")
+    parser.add_argument("--base", type=int, metavar="N", help="long side at scale 1; needs --crop")
+    parser.add_argument("--scales", metavar="LIST", help="as 0.5,0.75,1,1.25 (1); needs --crop")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
 
 
 def add_export_options(parser) -> None:

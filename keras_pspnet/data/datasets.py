@@ -4,10 +4,11 @@ import functools
 from pathlib import Path
 
 from keras_pspnet import scenes
-from keras_pspnet.data import layouts, tfds_source
+from keras_pspnet.data import folder, layouts, tfds_source
 from keras_pspnet.data.pairs import Source, check_split
 from keras_pspnet.errors import UserError
 from keras_pspnet.images import check_size
+from keras_pspnet.labels import LabelSet
 
 LAYOUTS = {  # name -> (path, split -> Source; path -> splits; what the folder must hold)
     "camvid": (layouts.camvid, layouts.camvid_splits, "train/ and trainannot/"),
@@ -26,7 +27,7 @@ LAYOUTS = {  # name -> (path, split -> Source; path -> splits; what the folder m
         layouts.voc2012_splits,
         "JPEGImages/, SegmentationClass/ and ImageSets/Segmentation/train.txt",
     ),
-    "folder": (layouts.folder, layouts.folder_splits, "images/train/"),
+    "folder": (folder.folder, folder.folder_splits, "images/train/"),
 }
 
 SCENES = {"train": 1200, "val": 100}
@@ -39,17 +40,21 @@ BASES = {"ade20k": 512, "voc2012": 512, "cityscapes": 2048}
 """Long side in pixels of pictures at scale 1 in the authors' test (semseg config/*: base_size)."""
 
 
-def open_source(name: str, path=None, *, split: str, size=None, download=True) -> Source:
+def open_source(
+    name: str, path=None, *, split: str, size=None, download=True, labels: LabelSet | None = None
+) -> Source:
     """Open one split of a dataset.
 
     Args:
         name: "scenes" (generated), "camvid", "ade20k", "cityscapes", "voc2012", "folder" (the
-            functions of these names in `layouts` describe the files), or "tfds:BUILDER" (see
-            `tfds_source.open_builder`).
+            functions of these names in `layouts` describe the files; for "folder" see
+            `folder.read_layout`), or "tfds:BUILDER" (see `tfds_source.open_builder`).
         path: the dataset's folder. "scenes" takes none; for TFDS it is the data_dir.
         split: "train", "val" or another split that the dataset has, see `splits_of`.
         size: (H, W) of the generated pictures, 185x185 by default; other datasets ignore it.
         download: whether a TFDS dataset that is not prepared yet may be downloaded.
+        labels: a model's labels, whose `ids` say what the masks of a folder mean whose classes
+            nobody has named; other datasets ignore it.
 
     Raises:
         UserError: no such dataset, folder or split. A picture without a mask raises only in
@@ -57,8 +62,12 @@ def open_source(name: str, path=None, *, split: str, size=None, download=True) -
     """
     if name.startswith(tfds_source.PREFIX):
         return tfds_source.open_builder(name, path, split, download)
-    path = _check_folder(name, path)
-    return _scenes(split, size) if name == "scenes" else LAYOUTS[name][0](path, split)
+    path = check_folder(name, path)
+    if name == "scenes":
+        return _scenes(split, size)
+    if name == "folder":
+        return folder.folder(path, split, labels)
+    return LAYOUTS[name][0](path, split)
 
 
 def splits_of(name: str, path=None) -> list[str]:
@@ -69,7 +78,7 @@ def splits_of(name: str, path=None) -> list[str]:
     """
     if name.startswith(tfds_source.PREFIX):
         return tfds_source.splits_of(name, path)
-    path = _check_folder(name, path)
+    path = check_folder(name, path)
     if name == "scenes":
         return list(SCENES)
     _, splits, expected = LAYOUTS[name]
@@ -79,8 +88,12 @@ def splits_of(name: str, path=None) -> list[str]:
     return found
 
 
-def _check_folder(name, path) -> Path | None:
-    """Return the dataset's folder, or None for the scenes."""
+def check_folder(name: str, path) -> Path | None:
+    """Return the dataset's folder, or None for the scenes.
+
+    Raises:
+        UserError: no such dataset, or no folder.
+    """
     if name == "scenes":
         if path is not None:
             raise UserError("the scenes are generated, not read; leave --data-dir out")

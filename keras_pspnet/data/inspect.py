@@ -1,12 +1,15 @@
 """Check a dataset, count its classes and show samples (the command `look`)."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from keras_pspnet import visualize
-from keras_pspnet.data.datasets import open_source, splits_of
+from keras_pspnet.data import folder
+from keras_pspnet.data.datasets import check_folder, open_source, splits_of
+from keras_pspnet.data.layouts import in_order
 from keras_pspnet.data.pairs import Source, Survey
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import evenly_spaced
@@ -16,33 +19,53 @@ from keras_pspnet.progress import track
 
 SAMPLES = 8
 
+SHOWN = 5
+"""Errors that are printed; the others are counted."""
+
 TILE = 185, 400
 """Greatest height and width of a sample in pixels."""
 
 
-def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
+def inspect_dataset(
+    dataset: str, data_dir=None, out=None, *, write_labels: bool = False, uncovered=None
+) -> None:
     """Check every pair of all splits, print what they hold, and draw samples.
 
-    It prints the number and the sizes of the good pairs of each split, a table of the classes
-    (share of the pixels, number of pictures), and one line "bad: ..." for each error.
+    It prints what a user's folder was recognised as, the number and the sizes of the good pairs of
+    each split, a table of the classes (share of the pixels, number of pictures), and "bad: ..." for
+    the first errors.
 
     Args:
         dataset, data_dir: name and folder, see `datasets.open_source`.
         out: folder for `samples_SPLIT.png`; None draws nothing.
+        write_labels: True writes labels.json into a user's folder, if nothing is bad.
+        uncovered: what pixels in no polygon of a user's folder are: "background" or "void"; None
+            leaves it to labels.json.
 
     Raises:
         UserError: no such dataset; or, after all is printed, the number of bad pairs.
     """
+    own = dataset == "folder"
+    if not own and (write_labels or uncovered):
+        option = "--write-labels" if write_labels else "--uncovered"
+        raise UserError(f"{option} is for --dataset folder, not for {dataset}; leave it out")
+    labels_file = Path(data_dir or "", "labels.json")
+    if write_labels and labels_file.exists():
+        raise UserError(f"{labels_file}: is there already; edit it, or leave --write-labels out")
     surveys: dict[str, Survey] = {}
-    labels, errors = None, []
-    for split in splits_of(dataset, data_dir):
+    labels, errors, notes = None, [], set()
+    for split, open_split in _splits(dataset, data_dir, uncovered, errors).items():
         try:
-            source = open_source(dataset, data_dir, split=split)
+            source = open_split()
         except UserError as error:  # go on: the other splits may have other errors
             known = {str(one) for one in errors}
             errors += [one for one in error.errors or [error] if str(one) not in known]
             continue
         labels = source.labels
+        for note in source.notes:
+            if note not in notes:
+                notes.add(note)
+                print(note)
         what = f"{split}: checking pictures and masks"
         survey = source.survey(functools.partial(track, what=what, total=len(source)))
         surveys[split] = survey
@@ -58,8 +81,15 @@ def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
         print(table(labels, surveys))
     elif len(errors) == 1:
         raise errors[0]
-    for error in errors:
+    for error in errors[:SHOWN]:
         print(f"bad: {error}")
+    if len(errors) > SHOWN:
+        print(f"and {len(errors) - SHOWN} more")
+    if turned := sum(survey.turned for survey in surveys.values()):
+        whose = "pictures are turned by their EXIF, their masks have none"
+        if turned == 1:
+            whose = "picture is turned by its EXIF, its mask has none"
+        print(f"warning: {turned} {whose}: look at the samples")
     for split in ("train", "val"):
         if split not in surveys and not errors:
             print(f"note: there is no split {split!r}; `train` needs train and val")
@@ -67,6 +97,34 @@ def inspect_dataset(dataset: str, data_dir=None, out=None) -> None:
         raise UserError(
             f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; fix or remove them"
         )
+    if write_labels:
+        folder.write_labels(labels_file, folder.read_layout(data_dir, uncovered))
+        print(f"{labels_file}: the {len(labels)} classes; edit their names and colours there")
+
+
+def _splits(dataset, data_dir, uncovered, errors) -> dict[str, Callable[[], Source]]:
+    """Return split -> what opens it; add to `errors` why there is none.
+
+    Raises:
+        UserError: no such dataset; a single reason why there is no split.
+    """
+    try:
+        if dataset == "folder":
+            path = check_folder(dataset, data_dir)
+            layout = folder.read_layout(path, uncovered)
+            return {
+                split: functools.partial(folder.open_split, path, layout, split)
+                for split in in_order(layout.splits)
+            }
+        return {
+            split: functools.partial(open_source, dataset, data_dir, split=split)
+            for split in splits_of(dataset, data_dir)
+        }
+    except UserError as error:
+        if not error.errors:
+            raise
+        errors += error.errors
+        return {}
 
 
 def pairs(count: int, kind: str) -> str:

@@ -1,14 +1,12 @@
-"""Open datasets on disk: CamVid, ADE20K, Cityscapes and VOC 2012 as published, a user's folder."""
+"""Open datasets on disk: CamVid, ADE20K, Cityscapes, VOC 2012."""
 
-import functools
-import json
 from pathlib import Path
 
-from keras_pspnet.data.pairs import Source, check_split, labels_in, paired, paired_files
+from keras_pspnet.data.pairs import Source, check_split, paired, paired_files, source
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.images import is_picture, pictures_in
-from keras_pspnet.labels import ADE20K, CAMVID, CITYSCAPES, CITYSCAPES_RAW, VOC2012, LabelSet
+from keras_pspnet.labels import ADE20K, CAMVID, CITYSCAPES, CITYSCAPES_RAW, VOC2012
 
 ADE20K_SPLITS = {"train": "training", "val": "validation"}
 
@@ -22,13 +20,23 @@ VOC_LISTS = {  # split -> the file names of its list, without .txt
 
 def camvid(path: Path, split: str) -> Source:
     """Open a split of CamVid as SegNet lays it out: SPLIT/*.png beside SPLITannot/*.png."""
+    _refuse_original_camvid(path)
     return paired_files(path / split, path / f"{split}annot", CAMVID)
 
 
 def camvid_splits(path: Path) -> list[str]:
     """Return the folders that have a folder of masks beside them."""
+    _refuse_original_camvid(path)
     found = _folders(path)
-    return _in_order(split for split in found if f"{split}annot" in found)
+    return in_order(split for split in found if f"{split}annot" in found)
+
+
+def _refuse_original_camvid(path: Path) -> None:
+    if (path / "701_StillsRaw_full").is_dir():
+        raise UserError(
+            f"{path}: CamVid's original, whose masks have 32 colours; use --dataset folder for it. "
+            "camvid is the copy of SegNet with 11 classes: train/ and trainannot/"
+        )
 
 
 def ade20k(path: Path, split: str) -> Source:
@@ -56,13 +64,13 @@ def cityscapes(path: Path, split: str) -> Source:
         empty = masks if pictures else images
         expected = "_gtFine_labelTrainIds.png or labelIds" if pictures else "_leftImg8bit.png"
         raise UserError(f"{empty}: no pictures in folders of cities; expected *{expected}")
-    return paired(
+    pairs, errors = paired(
         pictures,
         by_frame,
-        CITYSCAPES,
         (images, masks),
-        decode=lambda mask: CITYSCAPES_RAW if mask.name.endswith("_labelIds.png") else CITYSCAPES,
+        lambda mask: CITYSCAPES_RAW if mask.name.endswith("_labelIds.png") else CITYSCAPES,
     )
+    return source(pairs, CITYSCAPES, errors)
 
 
 def cityscapes_splits(path: Path) -> list[str]:
@@ -95,7 +103,8 @@ def voc2012(path: Path, split: str) -> Source:
         for name in names
         if name not in by_name and name not in masks_by_name
     ]
-    return paired(by_name, masks_by_name, VOC2012, (images, masks), missing)
+    pairs, errors = paired(by_name, masks_by_name, (images, masks), lambda _: VOC2012)
+    return source(pairs, VOC2012, (*missing, *errors))
 
 
 def voc2012_splits(path: Path) -> list[str]:
@@ -103,37 +112,6 @@ def voc2012_splits(path: Path) -> list[str]:
     path = _root(path, "JPEGImages", "VOC2012", "VOCdevkit/VOC2012")
     augmented = (path / "SegmentationClassAug").is_dir()
     return [s for s in VOC_LISTS if (augmented if s == "train_aug" else _voc_list(path, s))]
-
-
-def folder(path: Path, split: str) -> Source:
-    """Open images/SPLIT/ (any picture format) with masks/SPLIT/*.png.
-
-    labels.json names the classes; without it each id in the masks of all splits is a class.
-    """
-    masks = path / "masks" / split
-    pictures_in(masks, "masks")  # raises before the masks of all splits are read for their ids
-    return paired_files(path / "images" / split, masks, _folder_labels(path))
-
-
-def folder_splits(path: Path) -> list[str]:
-    """Return the folders in images/ and masks/; one that lacks its half fails when opened."""
-    return _in_order(_folders(path / "images") | _folders(path / "masks"))
-
-
-def _folder_labels(path: Path) -> LabelSet:
-    file = path / "labels.json"
-    if file.is_file():
-        try:
-            return LabelSet.from_config(json.loads(read_bytes(file)))
-        except ValueError as error:
-            raise UserError(f"{file}: not a labels file: {error}") from error
-    files = [f for f in sorted(path.glob("masks/*/*")) if is_picture(f)]
-    return _labels_of(path / "masks", tuple((file, file.stat().st_mtime_ns) for file in files))
-
-
-@functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
-def _labels_of(masks: Path, files) -> LabelSet:
-    return labels_in(((file, file) for file, _ in files), masks)
 
 
 def _voc_list(path, split) -> dict[str, None] | None:
@@ -156,7 +134,7 @@ def _folders(path: Path) -> set[str]:
     return {f.name for f in folders if f.is_dir() and not f.name.startswith(".")}
 
 
-def _in_order(splits) -> list[str]:
+def in_order(splits) -> list[str]:
     return sorted(splits, key=lambda split: (split != "train", split != "val", split))
 
 

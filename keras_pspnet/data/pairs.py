@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_pspnet.data.masks import decode
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.images import pictures_in, read_image, read_mask
-from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.images import orientation, pictures_in, read_image, read_mask, unread_pictures
+from keras_pspnet.labels import LabelSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +25,19 @@ class Source:
         read: index -> (image (H, W, 3) uint8, mask (H, W) uint8: class ids, void 255). The arrays
             may be read-only. Raises UserError for a pair that cannot be used.
         unpaired: one error for each picture without a mask and each mask without a picture.
+        turned: index -> True if EXIF turns the picture and not the mask, or the reverse. The mask
+            was then drawn on the stored pixels or on the turned ones: nobody can tell.
+        notes: what a user should know, as how the reader made the splits.
+        named: False if nobody has named the classes.
     """
 
     names: tuple[str, ...]
     labels: LabelSet
     read: Callable[[int], tuple[np.ndarray, np.ndarray]]
     unpaired: tuple[UserError, ...] = ()
+    turned: Callable[[int], bool] = lambda index: False
+    notes: tuple[str, ...] = ()
+    named: bool = True
 
     def __len__(self) -> int:
         return len(self.names)
@@ -70,6 +78,7 @@ class Source:
             survey.pixels += pixels
             survey.pictures += pixels > 0
             survey.sizes[image.shape[:2]] += 1
+            survey.turned += self.turned(index)
         return survey
 
 
@@ -82,6 +91,7 @@ class Survey:
         pictures: (256,) int64, pictures in which each class id occurs.
         sizes: (H, W) -> number of pictures.
         good: indices of the pairs that can be used.
+        turned: number of pairs of which EXIF turns one side alone.
         errors: one for each pair, picture or mask that cannot be used.
     """
 
@@ -89,7 +99,54 @@ class Survey:
     pictures: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
     sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     good: list[int] = dataclasses.field(default_factory=list)
+    turned: int = 0
     errors: list[UserError] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A picture and a way to its mask.
+
+    Args:
+        picture: the picture's file.
+        mask: (H, W) of the upright picture -> (H, W) uint8 class ids, void 255.
+        annotation: the file that the mask comes from, for messages.
+        pixels: True if that file is a picture of its own, with an EXIF orientation of its own.
+        size: the (H, W) that the annotations say they are for.
+    """
+
+    picture: Path
+    mask: Callable[[tuple[int, int]], np.ndarray]
+    annotation: Path
+    pixels: bool = False
+    size: tuple[int, int] | None = None
+
+
+def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> Source:
+    """Make a source of pairs.
+
+    Args:
+        pairs: key -> pair.
+        labels: the dataset's labels.
+        unpaired: one error for each picture without a mask and each mask without a picture.
+        about: further fields of `Source`.
+    """
+    ordered = list(pairs.values())
+
+    def read(index):
+        image = read_image(ordered[index].picture)
+        return image, ordered[index].mask(image.shape[:2])
+
+    def turned(index):
+        pair = ordered[index]
+        turn = orientation(pair.picture)
+        if pair.pixels:
+            return turn != orientation(pair.annotation)
+        told = turn in (5, 6, 7, 8) and pair.size is not None and pair.size[0] != pair.size[1]
+        return turn != 1 and not told
+
+    names = tuple(str(pair.picture) for pair in ordered)
+    return Source(names, labels, read, tuple(unpaired), turned, **about)
 
 
 def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
@@ -99,56 +156,98 @@ def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
         UserError: a folder is missing or holds no pictures.
     """
     unpaired: list[UserError] = []
-    pictures_by_stem, masks_by_stem = _by_stem(images, unpaired), _by_stem(masks, unpaired)
-    return paired(pictures_by_stem, masks_by_stem, labels, (images, masks), unpaired)
+    by_stem = [by_stems(pictures_in(folder), unpaired) for folder in (images, masks)]
+    pairs, more = paired(*by_stem, (images, masks), lambda _: labels)
+    return source(pairs, labels, (*unpaired, *more))
 
 
-def paired(pictures, masks, labels: LabelSet, folders, unpaired=(), decode=None) -> Source:
+def paired(pictures, masks, folders, labels, table=None):
     """Pair pictures and masks that have the same key.
 
     Args:
         pictures, masks: key -> path.
-        labels: the dataset's labels.
         folders: (folder of the pictures, folder of the masks), for messages.
-        unpaired: errors that are already known.
-        decode: path of a mask -> the LabelSet that decodes it; None takes `labels` for all.
+        labels: path of a mask -> the LabelSet of its values.
+        table: the labels' colours, see `masks.color_table`.
+
+    Returns:
+        (key -> Pair, one error for each file without a partner).
     """
-    unpaired = list(unpaired)
+    errors = []
     for ours, theirs, kind, folder in (
         (pictures, masks, "mask", folders[1]),
         (masks, pictures, "picture", folders[0]),
     ):
-        unpaired += [
-            UserError(f"{file}: no {kind} of this name in {folder}; add or remove one")
-            for key, file in ours.items()
-            if key not in theirs
-        ]
-    pairs = [(file, masks[key]) for key, file in pictures.items() if key in masks]
+        lost = {key: file for key, file in ours.items() if key not in theirs}
+        unread = {file.stem: file for file in unread_pictures(folder)} if lost else {}
+        for key, file in lost.items():
+            if (other := unread.get(key)) is not None:
+                ending = other.suffix.lower()
+                errors.append(
+                    UserError(
+                        f"{file}: {other.name} is there, but {ending} is not read here; convert "
+                        "it to JPEG or PNG"
+                    )
+                )
+            else:
+                errors.append(
+                    UserError(f"{file}: no {kind} of this name in {folder}; add or remove one")
+                )
+    pairs = {
+        key: Pair(file, _from_file(masks[key], file, labels(masks[key]), table), masks[key], True)
+        for key, file in pictures.items()
+        if key in masks
+    }
+    return pairs, errors
 
-    def read(index):
-        picture, mask = pairs[index]
-        return read_pair(picture, mask, decode(mask) if decode else labels)
 
-    return Source(tuple(str(picture) for picture, _ in pairs), labels, read, tuple(unpaired))
+def _from_file(file, picture, labels, table):
+    def mask(size):
+        values, palette = read_mask(file)
+        check_sizes(values.shape[:2], size, file, picture)
+        return decode(values, palette, labels, table, file)
+
+    return mask
 
 
-def _by_stem(folder: Path, errors: list[UserError]) -> dict[str, Path]:
-    files = {}
-    for file in pictures_in(folder):
-        if file.stem in files:
-            other = files[file.stem].name
+def check_sizes(mask, picture, mask_name, picture_name) -> None:
+    """Check that a mask is as large as its picture.
+
+    Raises:
+        UserError: they differ; it says so if EXIF turns one of them alone.
+    """
+    if tuple(mask) == tuple(picture):
+        return
+    (height, width), (rows, columns) = picture, mask
+    exif = ""
+    if tuple(mask) == tuple(picture)[::-1] and isinstance(picture_name, Path):
+        names = ("its picture", picture_name), ("it", mask_name)
+        turned = [what for what, name in names if orientation(name) in (5, 6, 7, 8)]
+        exif = f" ({turned[0]} is turned by its EXIF alone)" if len(turned) == 1 else ""
+    raise UserError(
+        f"{mask_name}: is {columns}x{rows} pixels, its picture {width}x{height}{exif}; expected "
+        "the same"
+    )
+
+
+def by_stems(files, errors: list[UserError]) -> dict[str, Path]:
+    """Return files by their names without extension; add an error for each name that is taken."""
+    stems: dict[str, Path] = {}
+    for file in files:
+        if file.stem in stems:
+            other = stems[file.stem].name
             errors.append(UserError(f"{file}: {other} has the same name; remove one of them"))
         else:
-            files[file.stem] = file
-    return files
+            stems[file.stem] = file
+    return stems
 
 
-def read_pair(picture, mask, labels: LabelSet, names=None) -> tuple[np.ndarray, np.ndarray]:
-    """Read a picture and its mask; decode the mask to class ids, void 255.
+def read_pair(picture, mask, labels: LabelSet, names) -> tuple[np.ndarray, np.ndarray]:
+    """Read an encoded picture and its mask; decode the mask to class ids, void 255.
 
     Args:
-        picture, mask: paths or binary files.
-        names: (picture, mask) as messages name them; None takes the paths.
+        picture, mask: binary files.
+        names: (picture, mask) as messages name them.
 
     Returns:
         Image (H, W, 3) uint8 RGB and mask (H, W) uint8.
@@ -156,51 +255,9 @@ def read_pair(picture, mask, labels: LabelSet, names=None) -> tuple[np.ndarray, 
     Raises:
         UserError: a file cannot be read, the sizes differ, a label is out of range.
     """
-    picture_name, mask_name = names or (picture, mask)
-    image, ids = read_image(picture, picture_name), read_mask(mask, mask_name)
-    if image.shape[:2] != ids.shape:
-        (height, width), (rows, columns) = image.shape[:2], ids.shape
-        raise UserError(
-            f"{mask_name}: is {columns}x{rows} pixels, its picture {width}x{height}; expected the "
-            "same"
-        )
-    try:
-        return image, labels.decode(ids)
-    except UserError as error:
-        raise UserError(f"{mask_name}: {error}") from error
-
-
-def labels_in(masks, where) -> LabelSet:
-    """Return a LabelSet in which each id found in the masks is a class; 255 is void.
-
-    Args:
-        masks: yields (path or binary file, name for messages). Masks that cannot be read are
-            skipped; `Source.survey` reports them.
-        where: names all of the masks in messages.
-
-    Raises:
-        UserError: no mask can be read, or all of them hold nothing but void or a single class.
-    """
-    found, errors = np.zeros(256, bool), []
-    for mask, name in masks:
-        try:
-            found[read_mask(mask, name)] = True
-        except UserError as error:
-            errors.append(error)
-    if not found.any():
-        raise_first(errors)
-    ids = [int(value) for value in np.flatnonzero(found) if value != IGNORE]
-    if not ids:
-        raise UserError(f"{where}: only void ({IGNORE}) in the masks; expected class ids")
-    if len(ids) == 1:
-        raise UserError(
-            f"{where}: the masks hold {ids[0]}"
-            + f" and void ({IGNORE})" * bool(found[IGNORE])
-            + "; expected two classes or more. Where 255 is a class, give a labels.json such as "
-            '{"names": ["background", "object"], "ids": {"0": 0, "255": 1}, "ignore": 254}'
-        )
-    names = tuple(f"class_{value}" for value in ids)
-    return LabelSet(names, ids={value: index for index, value in enumerate(ids)})
+    image, (values, palette) = read_image(picture, names[0]), read_mask(mask, names[1])
+    check_sizes(values.shape[:2], image.shape[:2], names[1], names[0])
+    return image, decode(values, palette, labels, None, names[1])
 
 
 def check_split(dataset: str, split: str, splits) -> None:

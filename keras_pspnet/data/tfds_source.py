@@ -7,9 +7,10 @@ import textwrap
 import urllib.request
 from pathlib import Path
 
-from keras_pspnet.data.pairs import Source, check_split, labels_in, read_pair
+from keras_pspnet.data.mask_labels import check_classes, labels_in
+from keras_pspnet.data.pairs import Source, check_split, read_pair
 from keras_pspnet.errors import UserError
-from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.labels import IGNORE, LabelSet, default_void_label
 
 PREFIX = "tfds:"
 
@@ -148,7 +149,9 @@ def _labels(name, builder, mask_key) -> LabelSet:
     """Return the class names of the feature, or else each id in the masks of all splits."""
     feature = builder.info.features[mask_key]
     if getattr(feature, "num_classes", None):  # a LabeledImage with labels
-        return LabelSet(tuple(feature.names))
+        labels = LabelSet(feature.names, ignore=default_void_label(len(feature.names)))
+        check_classes(labels, name)
+        return labels
     masks = (
         (io.BytesIO(mask), f"{name}/{split}/{index} {mask_key}")
         for split in builder.info.splits

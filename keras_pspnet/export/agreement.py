@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from keras_pspnet import scenes
 from keras_pspnet.errors import UserError
-from keras_pspnet.export.formats import CALIBRATION_PICTURES
+from keras_pspnet.export.calibration import read_pictures, shortened
+from keras_pspnet.export.formats import CALIBRATION_PICTURES, CLASS_LOSS, WARN_BELOW
 from keras_pspnet.files import evenly_spaced
-from keras_pspnet.images import as_picture, list_images, resize_image
+from keras_pspnet.images import resize_image
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.labels import LabelSet, default_void_label
 from keras_pspnet.scoring.metrics import ConfusionMatrix
-
-DEFAULT_SCENES = 8
 
 
 @dataclasses.dataclass
@@ -40,47 +37,35 @@ class ComparisonPictures:
     source: str
 
     @classmethod
-    def read(cls, calibration, network, source) -> ComparisonPictures:
+    def read(
+        cls, calibration, network, labels: LabelSet, source, say: Callable
+    ) -> ComparisonPictures:
         """Read the pictures and run the Keras model on them.
 
         Args:
             calibration: see `export_model`.
             network: a keras.Model of a fixed size with one output, the logits.
+            labels: its classes.
             source: what the pictures are, as "given pictures"; the card adds their number.
+            say: called with a warning, a line of text, if some of the pictures show nothing.
 
         Raises:
-            UserError: no pictures, a picture that cannot be read, a mask whose shape or labels do
-                not fit, a model whose logits are not finite.
+            UserError: no pictures, a picture that cannot be read, pictures that all show nothing, a
+                mask whose shape or labels do not fit, a model whose logits are not finite.
         """
         size = tuple(network.input.shape[1:3])
-        if calibration is None:
-            drawn = tuple(max(side, 65) for side in size)
-            pictures = [scenes.scene(i, split="val", size=drawn)[0] for i in range(DEFAULT_SCENES)]
-            source = "generated scenes"
-        elif isinstance(calibration, (str, Path)):
-            pictures = list_images(calibration)
-        else:
-            pictures = list(calibration)
-        if not pictures:
-            raise UserError("no pictures to compare on; give at least one, or leave them out")
-        pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in pictures]
-        source = f"{len(pairs)} {source}"
-        if len(pairs) > CALIBRATION_PICTURES and any(mask is None for _, mask in pairs):
-            pairs = evenly_spaced(pairs, CALIBRATION_PICTURES)
-            source = f"{CALIBRATION_PICTURES} of {source}"
-        images = [as_picture(image) for image, _ in pairs]
-        masks = [mask for _, mask in pairs]
-        labels = LabelSet.numbered(network.output.shape[-1])
-        for number, (image, mask) in enumerate(zip(images, masks)):
+        pictures, source = read_pictures(calibration, size, source, say)
+        for name, image, mask in pictures:
             if mask is not None:
-                _check_mask(mask, image, len(labels), f"the mask of picture {number}")
+                _check_mask(mask, image, len(labels), f"the mask of {name}")
         keras_predictor = Predictor(network.predict_on_batch, "logits", labels, size)
         expected = []
-        for image in images:
+        for _, image, _ in pictures:
             logits = keras_predictor(resize_image(image, size)[None])
             if not np.isfinite(logits).all():
                 raise UserError("the model's logits are not numbers; its training has diverged")
             expected.append(logits.argmax(-1))
+        _, images, masks = map(list, zip(*pictures))
         return cls(images, masks, expected, keras_predictor, source)
 
     def calibration_inputs(self) -> Iterator[np.ndarray]:
@@ -90,35 +75,89 @@ class ComparisonPictures:
     def _input(self, image):
         return resize_image(image, self.keras_predictor.size)[None]
 
+    def warnings(self) -> list[str]:
+        """Return what makes every comparison on these pictures worthless, as lines of text."""
+        first = self.expected[0].flat[0]
+        if any((classes != first).any() for classes in self.expected):
+            return []
+        name = self.keras_predictor.labels.names[first]
+        return [
+            f"the Keras model predicts {name} alone on all {len(self.images)} pictures; agreement "
+            "there proves little"
+        ]
+
     def compare(self, predictor: Predictor) -> dict:
-        """Return the share of equal pixels, and the mIoU of both if every picture has a mask.
+        """Compare an exported file with the Keras model, in total and class by class.
 
         Args:
             predictor: the exported file.
 
         Returns:
-            `agreement` in 0..1 at the model's size, `agreement_on`, and `mIoU`: {"keras", "file"},
-            at the size of the masks, or None.
+            At the model's size, in 0..1: `agreement`, the share of equal pixels, and
+            `agreement_by_class`: {name: of the pixels of that class in the Keras model's map, the
+            share that the file's map gives it too; None without such pixels}. If every picture has
+            a mask, at its size: `mIoU`: {"keras", "file"} and `IoU_by_class`: {name: {"keras",
+            "file"}, None for an absent class}; else None. `agreement_on` says what the pictures
+            are; `warnings` is a list of lines of text.
         """
-        equal = pixels = 0
+        labels = self.keras_predictor.labels
+        matrix = ConfusionMatrix(len(labels))
         for image, expected in zip(self.images, self.expected):
             found = predictor(self._input(image))
             found = found if predictor.output == "classes" else found.argmax(-1)
-            equal += int((found == expected).sum())
-            pixels += expected.size
-        result = {"agreement": equal / pixels, "agreement_on": self.source, "mIoU": None}
+            matrix.update(expected, found)
+        hits, pixels = np.diag(matrix.counts).tolist(), matrix.counts.sum(1).tolist()
+        agreement = sum(hits) / sum(pixels)
+        shares = [hit / count if count else None for hit, count in zip(hits, pixels)]
+        by_class = dict(zip(labels.names, shares))
+        result = {
+            "agreement": agreement,
+            "agreement_by_class": by_class,
+            "agreement_on": self.source,
+            "mIoU": None,
+            "IoU_by_class": None,
+        }
+        what, change = "equal pixels", "{0} to {2:.1%}"
+        pairs = {name: (1.0, share) for name, share in by_class.items()}
         if all(mask is not None for mask in self.masks):
-            result["mIoU"] = {
-                "keras": self._miou(self.keras_predictor),
-                "file": self._miou(predictor),
+            keras, file = self._scores(self.keras_predictor), self._scores(predictor)
+            result["mIoU"] = {"keras": keras["mIoU"], "file": file["mIoU"]}
+            what, change = "IoU", "{} {:.3f} -> {:.3f}"
+            pairs = {name: (keras["classes"][name], file["classes"][name]) for name in labels.names}
+            result["IoU_by_class"] = {
+                name: dict(zip(("keras", "file"), values)) for name, values in pairs.items()
             }
-        return result
+        warnings = self.warnings()
+        if agreement < WARN_BELOW:
+            warnings.append(f"only {agreement:.4%} of the pixels equal the Keras model's")
+        return {**result, "warnings": [*warnings, *_class_losses(pairs, what, change)]}
 
-    def _miou(self, predictor) -> float:
-        matrix = ConfusionMatrix(len(self.keras_predictor.labels))
+    def _scores(self, predictor) -> dict:
+        labels = self.keras_predictor.labels
+        matrix = ConfusionMatrix(len(labels))
         for image, mask in zip(self.images, self.masks):
             matrix.update(mask, segment(predictor, image))
-        return matrix.scores()["mIoU"]
+        return matrix.scores(labels)
+
+
+def _class_losses(pairs: dict, what: str, change: str) -> list[str]:
+    """Return a warning that names the classes which lose more than `CLASS_LOSS`, or nothing.
+
+    Args:
+        pairs: class name -> the Keras model's value and the file's; a value or None.
+        what: the name of the values.
+        change: format of a name and its two values.
+    """
+    lost = [
+        (after - before, change.format(name, before, after))
+        for name, (before, after) in pairs.items()
+        if None not in (before, after) and after < before - CLASS_LOSS
+    ]
+    if not lost:
+        return []
+    named = shortened([text for _, text in sorted(lost)])  # the largest loss first
+    count = f"{len(lost)} class{' loses' if len(lost) == 1 else 'es lose'}"
+    return [f"{count} more than {100 * CLASS_LOSS:.0f} points of {what}: {named}"]
 
 
 def _check_mask(mask, image, classes, name) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.agreement import ComparisonPictures
+from keras_pspnet.export.calibration import check_calibration
 from keras_pspnet.export.card import describe
 from keras_pspnet.export.converters import Converter, write_saved_model
 from keras_pspnet.export.formats import FORMATS, MIN_AGREEMENT, check_request
@@ -28,6 +30,12 @@ PARTIAL = ".pspnet.partial"
 """Folder for unfinished files; in the target folder, so that moving them out of it is atomic."""
 
 
+def warn(line: str) -> None:
+    """Print a line to standard error if it is a warning."""
+    if line.startswith("WARNING"):
+        print(line, file=sys.stderr, flush=True)
+
+
 def export_model(
     model,
     out,
@@ -38,15 +46,17 @@ def export_model(
     calibration=None,
     labels=None,
     min_agreement=None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = warn,
 ) -> dict[str, Path]:
     """Export a model's main head to files for devices, without the auxiliary head.
 
     Every file takes `image`, uint8 RGB (1, H, W, 3), and returns `classes` uint8 (1, H, W) (int32
     beyond 256 classes), or `logits` or `probabilities` float32 (1, H, W, C), under the signature
     `serving_default`. Each file is run on pictures and compared with the Keras model. If one
-    differs by more than its tolerance, no file is written. Beside each file stands its card, a JSON
-    file with its sizes, labels, operators, checksum and agreement.
+    differs by more than its tolerance, no file is written; one that differs in more than 5 % of the
+    pixels, or in which a class loses more than 3 points, is written with a warning. Beside each
+    file stands its card, a JSON file with its sizes, labels, operators, checksum, agreement class
+    by class, and warnings.
 
     Args:
         model: a keras.Model of `build_pspnet`.
@@ -60,20 +70,23 @@ def export_model(
         calibration: pictures like those the device will see. int8 and int16 take the ranges of
             their activations from them, and every file is compared on them. A folder, or a list of
             paths, of uint8 arrays (H, W, 3), or of (image, mask) pairs; with masks the card also
-            has the mIoU of the file and of the Keras model. Ranges are taken from at most 32
-            pictures, evenly spaced; without masks only these are compared. By default 8 generated
-            scenes: enough to compare on, but not to calibrate a model of real pictures.
+            has the IoU of the file and of the Keras model. Ranges are taken from at most 32
+            pictures, evenly spaced; without masks only these are compared. "scenes": 8 generated
+            scenes, enough to compare on, but not to calibrate a model of real pictures. Required
+            for int8 and int16; the other formats are compared on "scenes" by default.
         labels: a LabelSet that replaces the model's own.
         min_agreement: minimum share of pixels, 0..1, whose class must equal the Keras model's. It
             can only raise the format's own: 0.999 for float32, saved_model and onnx, 0.99 for
             float16, else 0.5.
-        say: called with a line of text after each step.
+        say: called with a line of text after each step, and for each warning ("WARNING: ..."). By
+            default only warnings are printed, to standard error.
 
     Returns:
         Format -> file.
 
     Raises:
-        UserError: an impossible request, a picture or mask that cannot be used, a folder that
+        UserError: an impossible request, int8 or int16 without pictures, pictures that are all of
+            one colour, black or in 0..1, a picture or mask that cannot be used, a folder that
             cannot be written, a file that differs from the Keras model.
     """
     if isinstance(formats, str) or formats is None:
@@ -106,6 +119,7 @@ def export_files(
     """
     formats = tuple(dict.fromkeys(formats))
     check_request(formats, output, size, min_agreement)
+    check_calibration(formats, calibration)
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"export does not work under Keras's backend {keras.backend.backend()}; save the model "
@@ -120,9 +134,11 @@ def export_files(
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     size = tuple(network.input.shape[1:3])
-    pictures = ComparisonPictures.read(calibration, network, source)
+    pictures = ComparisonPictures.read(calibration, network, labels, source, say)
     _check_targets(out, formats)
     say(f"comparing on {pictures.source}, at {size[0]}x{size[1]}")
+    for warning in pictures.warnings():
+        say(f"WARNING: {warning}")
 
     partial = out / PARTIAL
     try:
@@ -138,6 +154,9 @@ def export_files(
                     least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
                     card = _export(name, partial, converter, pictures, least, command)
                     say(f"    {_summary(card)}; {time.perf_counter() - start:.0f} s")
+                    for warning in card["warnings"]:
+                        if warning not in pictures.warnings():  # said once, above
+                            say(f"WARNING: {FORMATS[name]}: {warning}")
                 for name in formats:
                     for file in (FORMATS[name], _card_name(name)):
                         _replace(partial / file, out / file)

@@ -18,6 +18,12 @@ FORMATS = {
 }
 """Format -> the name of its file; of a SavedModel, of its folder."""
 
+COMMAND_FORMATS = ("saved_model", "float32", "float16", "dynamic", "int8")
+"""Formats that `keras-pspnet export` makes if none are named."""
+
+CALIBRATED = ("int8", "int16")
+"""Formats that take the ranges of their activations from pictures."""
+
 NEEDS = {"int16": ("ai_edge_quantizer",), "onnx": ("tf2onnx", "onnxruntime")}
 """Format -> the packages it needs; the extra `mobile` installs them."""
 
@@ -32,6 +38,13 @@ MIN_AGREEMENT = {
 }
 """Tolerance of each format: minimum share of pixels whose class equals the Keras model's. Under 0.5
 the graph is broken."""
+
+WARN_BELOW = 0.95
+"""Share of equal pixels under which a file is handed over with a warning."""
+
+CLASS_LOSS = 0.03
+"""A class that loses more is warned of, in IoU, or without masks in its share of equal pixels: a
+rare class can vanish while 99 % of all pixels are equal."""
 
 CALIBRATION_PICTURES = 32
 """Maximum number of calibration pictures; also of comparison pictures where masks are missing.

@@ -66,6 +66,27 @@ def _kind(path, expected) -> str:
     raise UserError(f"{path}: not a model; {expected}")
 
 
+def read_labels(path) -> LabelSet | None:
+    """Return the labels that a model carries, without importing TensorFlow.
+
+    Returns:
+        The labels; None if it carries none, or if `load_model` will refuse it.
+    """
+    kind, path = check_model(path), Path(path)
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        if kind == "keras":
+            with zipfile.ZipFile(path) as archive:
+                layers = json.loads(archive.read("config.json"))["config"]["layers"]
+            (main,) = (layer["config"] for layer in layers if layer["config"]["name"] == "main")
+            return LabelSet.from_config(main["labels"])
+        if kind == "saved_model":
+            return LabelSet.from_config(json.loads(read_bytes(path / "assets.extra" / LABELS_FILE)))
+        if kind == "tflite":
+            return LabelSet.from_config(read_tflite_labels(path))
+        return load_model(path).labels
+    return None
+
+
 def load_model(path):
     """Load a trained model from any of its files.
 

@@ -32,14 +32,51 @@ class Predictor:
     def __call__(self, images) -> np.ndarray:
         return self.run(np.asarray(images))
 
-    def check_labels(self, labels: LabelSet) -> None:
-        """Check that the model has as many classes as there are labels.
+    def with_labels(self, labels: LabelSet) -> "Predictor":
+        """Return the same model with other names for its classes.
 
         Raises:
-            UserError: the numbers differ.
+            UserError: another number of labels than the model has classes.
         """
-        if len(labels) != len(self.labels):
+        check_number(self.labels, labels)
+        return dataclasses.replace(self, labels=labels)
+
+    def check_labels(self, labels: LabelSet, named: bool = True) -> None:
+        """Check that the model's classes are those of a dataset, see `check_classes`."""
+        check_classes(self.labels, labels, named)
+
+
+def check_classes(model: LabelSet, data: LabelSet, named: bool = True) -> None:
+    """Check that the classes of a model and of a dataset have the same names in the same order.
+
+    Args:
+        model: the model's classes. Without names (class_0, class_1, ...) their number alone counts.
+        data: the classes of the dataset.
+        named: False if nobody has named them; then their number alone counts.
+
+    Raises:
+        UserError: they differ; the message shows the first difference.
+    """
+    check_number(model, data)
+    if not named or LabelSet.numbered(len(model)).names in (model.names, data.names):
+        return
+    for number, (ours, theirs) in enumerate(zip(model.names, data.names)):
+        if ours != theirs:
+            order = ", the same names in another order" * (set(model.names) == set(data.names))
             raise UserError(
-                f"the model has {len(self.labels)} classes, the labels are {len(labels)}; expected "
-                "the same number"
+                f"class {number} is {ours!r} in the model and {theirs!r} in the dataset{order}; "
+                "if the model's names are wrong, --labels NAME|FILE says what they are"
             )
+
+
+def check_number(model: LabelSet, labels: LabelSet) -> None:
+    """Check that there are as many labels as the model has classes.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    if len(labels) != len(model):
+        raise UserError(
+            f"the model has {len(model)} classes, the labels are {len(labels)}; expected the same "
+            "number"
+        )

@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_pspnet.images import IMAGENET_MEAN, IMAGENET_STD
 from keras_pspnet.network import dilation
-from keras_pspnet.network.layers import BatchNormalization
+from keras_pspnet.network.batch_norm import BatchNormalization
 
 
 @dataclasses.dataclass(frozen=True)

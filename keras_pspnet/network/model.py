@@ -6,13 +6,9 @@ import keras
 from keras import layers
 
 from keras_pspnet.network import backbones, dilation, pretrained
+from keras_pspnet.network.batch_norm import BatchNormalization
 from keras_pspnet.network.graph_copy import copy_without_weights
-from keras_pspnet.network.layers import (
-    BatchNormalization,
-    PyramidConv2D,
-    PyramidPoolingModule,
-    Upsample,
-)
+from keras_pspnet.network.layers import PyramidConv2D, PyramidPoolingModule, Upsample
 from keras_pspnet.network.normalization import normalize
 
 HEADS = ("ppm", "cls", "aux")
@@ -69,7 +65,7 @@ def build_pspnet(
     | keras-cv without it | `((0, 0, 0), (255, 255, 255))` |
 
     Args:
-        num_classes: Number of classes, without void.
+        num_classes: Number of classes, at least 2, without void.
         input_shape: (H, W, 3); H and W may be None for any size. With align-corners
             the sizes that align exactly are n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (all with the authors' deep
@@ -106,6 +102,11 @@ def build_pspnet(
     """
     named = isinstance(backbone, (str, backbones.ResNet))
     _check_integers(num_classes=(num_classes, 1), channels=(channels, 2))
+    if num_classes < 2:
+        raise ValueError(
+            "`num_classes` must be at least 2, as a softmax over one class is always right; make "
+            f"all that is not the object a class of its own, `background`. Received: {num_classes}"
+        )
     sides = input_shape[:2]
     if len(input_shape) != 3 or input_shape[2] != 3 or any(n is not None and n < 1 for n in sides):
         raise ValueError(

@@ -63,11 +63,14 @@ class ConfusionMatrix:
             (num_classes,) float64 in 0..1; nan for classes in neither truth nor prediction.
         """
         hit = np.diag(self.counts)
-        union = self.counts.sum(0) + self.counts.sum(1) - hit
-        return np.divide(hit, union, out=np.full(len(hit), np.nan), where=union > 0)
+        return _ratio(hit, self.counts.sum(0) + self.counts.sum(1) - hit)
 
     def scores(self, labels: LabelSet | None = None) -> dict:
         """Return all scores as a dictionary that JSON can hold.
+
+        With the pixels TP (of the class and predicted as it), FP (predicted as it, of another) and
+        FN (of the class, predicted as another): IoU = TP / (TP + FP + FN), precision =
+        TP / (TP + FP), recall = TP / (TP + FN), F1 (Dice) = 2 TP / (2 TP + FP + FN).
 
         Args:
             labels: names of the classes; class_0, class_1, ... by default.
@@ -75,24 +78,50 @@ class ConfusionMatrix:
         Returns:
             "mIoU": mean IoU of the classes that occur in truth or prediction, as in
             keras.metrics.MeanIoU; "mIoU_all": mean IoU in which absent classes count as 0, as in
-            the authors' test program; "mean_accuracy": mean recall of the classes in the truth;
-            "pixel_accuracy"; "classes": {name: IoU}, None for absent classes. All are in 0..1, and
-            0 without any pixel.
+            the authors' test program; "fwIoU": IoU weighted by the classes' pixels in the truth;
+            "mean_accuracy" and "mean_recall": mean recall of the classes in the truth;
+            "mean_precision": mean of the classes that are predicted; "mean_F1": mean of those in
+            truth or prediction; "pixel_accuracy"; "classes": {name: IoU}; "per_class":
+            {name: {"IoU", "precision", "recall", "F1"}}, None where the denominator is 0. All are
+            in 0..1, and means are 0 without any pixel.
         """
         names = (labels or LabelSet.numbered(self.num_classes)).names
-        iou = self.iou()
-        occurs = ~np.isnan(iou)
-        hit, true = np.diag(self.counts), self.counts.sum(1)
-        recall = hit[true > 0] / true[true > 0]
-        return {
-            "mIoU": float(iou[occurs].mean()) if occurs.any() else 0.0,
-            "mIoU_all": float(np.nan_to_num(iou).mean()),
-            "mean_accuracy": float(recall.mean()) if recall.size else 0.0,
-            "pixel_accuracy": float(hit.sum() / max(true.sum(), 1)),
-            "classes": {
-                name: None if np.isnan(value) else float(value) for name, value in zip(names, iou)
-            },
+        hit, found, true = np.diag(self.counts), self.counts.sum(0), self.counts.sum(1)
+        columns = {
+            "IoU": self.iou(),
+            "precision": _ratio(hit, found),
+            "recall": _ratio(hit, true),
+            "F1": _ratio(2 * hit, found + true),
         }
+        iou = columns["IoU"]
+        rows = [dict(zip(columns, map(_or_none, row))) for row in zip(*columns.values())]
+        return {
+            "mIoU": _mean(iou),
+            "mIoU_all": float(np.nan_to_num(iou).mean()),
+            "fwIoU": float((true * np.nan_to_num(iou)).sum() / max(true.sum(), 1)),
+            "mean_accuracy": _mean(columns["recall"]),
+            "mean_precision": _mean(columns["precision"]),
+            "mean_recall": _mean(columns["recall"]),
+            "mean_F1": _mean(columns["F1"]),
+            "pixel_accuracy": float(hit.sum() / max(true.sum(), 1)),
+            "classes": {name: row["IoU"] for name, row in zip(names, rows)},
+            "per_class": dict(zip(names, rows)),
+        }
+
+
+def _ratio(part, whole) -> np.ndarray:
+    """Return part / whole, float64; nan where the whole is 0."""
+    return np.divide(part, whole, out=np.full(len(part), np.nan), where=whole > 0)
+
+
+def _mean(values) -> float:
+    """Return the mean of the values that are not nan, or 0 if there are none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else 0.0
+
+
+def _or_none(value) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def evaluate(

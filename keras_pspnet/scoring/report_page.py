@@ -54,7 +54,7 @@ def render(counts, labels: LabelSet, **about) -> bytes:
     page = environment.from_string(template).render(
         labels=labels,
         pixels=int(counts.sum()),
-        classes=_classes(counts),
+        classes=_classes(counts, about["scores"]["per_class"]),
         matrix=_matrix(counts, shown) if len(shown) <= TABLE_CLASSES else None,
         confusions=_largest_confusions(counts, 10 if len(shown) <= TABLE_CLASSES else 30),
         void_color=VOID,
@@ -63,15 +63,13 @@ def render(counts, labels: LabelSet, **about) -> bytes:
     return page.encode("utf-8", "replace")  # file names may hold bytes that are not text
 
 
-def _classes(counts) -> list[dict]:
+def _classes(counts, per_class) -> list[dict]:
     """Return the scores of the classes: best IoU first, absent classes last."""
-    rows = []
-    for n, (true, found) in enumerate(zip(counts.sum(1), counts.sum(0))):
-        hit = counts[n, n]
-        iou = hit / (true + found - hit) if true + found else None
-        row = {"n": n, "iou": iou, "share": true / max(counts.sum(), 1)}
-        row |= {"accuracy": hit / true if true else None}
-        rows.append(row | {"precision": hit / found if found else None})
+    shares = counts.sum(1) / max(counts.sum(), 1)
+    rows = [
+        {"n": n, "share": share, **{name.lower(): value for name, value in scores.items()}}
+        for n, (share, scores) in enumerate(zip(shares, per_class.values()))
+    ]
     return sorted(rows, key=lambda row: (row["iou"] is None, -(row["iou"] or 0)))
 
 

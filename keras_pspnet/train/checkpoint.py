@@ -1,6 +1,5 @@
 """Save and load the full state of a training, so that a resumed one gives the same bytes."""
 
-import contextlib
 import io
 import json
 import zipfile
@@ -8,12 +7,9 @@ from pathlib import Path
 
 import keras
 
-from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_bytes
 from keras_pspnet.network.saving import keras_bytes
-
-STATE = "training_state.json"
-"""Name of the archive member that holds the state beside Keras's own members."""
+from keras_pspnet.train.state import STATE, one_line, read_state
 
 
 def save(model: keras.Model, path: Path, state: dict) -> None:
@@ -23,7 +19,8 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     Dates and memory addresses are removed, so that the same training gives the same bytes.
 
     Args:
-        state: JSON values under "step", "history", "best", "recipe" and "coarse".
+        state: JSON values under "step", "history", "best", "recipe", "data" and
+            "coarse".
 
     Raises:
         UserError: the folder cannot be written; the old file stays.
@@ -43,21 +40,6 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     write_bytes(path, stream.getvalue())
 
 
-def read_state(path: Path) -> dict:
-    """Return the state of a file of `save`, without loading the model.
-
-    Raises:
-        UserError: not a file of `save`.
-    """
-    with _one_line(path):
-        with zipfile.ZipFile(path) as archive:
-            state = json.loads(archive.read(STATE))
-        missing = {"step", "history", "best", "recipe", "coarse", "seeds", "metrics"} - set(state)
-        if missing:
-            raise ValueError(f"no {', '.join(sorted(missing))} in it")
-    return state
-
-
 def load(path: Path) -> tuple[keras.Model, dict]:
     """Return the model with its dropout seeds, and the state, of a file of `save`.
 
@@ -67,7 +49,7 @@ def load(path: Path) -> tuple[keras.Model, dict]:
         UserError: not a file of `save`.
     """
     state = read_state(path)
-    with _one_line(path):
+    with one_line(path):
         model = keras.saving.load_model(path)
         _assign(_seeds(model), state["seeds"])
     return model, state
@@ -76,16 +58,6 @@ def load(path: Path) -> tuple[keras.Model, dict]:
 def restore_metrics(model: keras.Model, state: dict) -> None:
     """Assign the running metrics of an unfinished epoch."""
     _assign(_metrics(model), state["metrics"])
-
-
-@contextlib.contextmanager
-def _one_line(path):
-    """Turn the errors of a file that cannot be loaded into a UserError."""
-    try:
-        yield
-    except (OSError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error
 
 
 def _without_address(config: dict) -> dict:

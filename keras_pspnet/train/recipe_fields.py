@@ -42,7 +42,8 @@ class Recipe:
         crop: (H, W) of training and validation pictures, in pixels.
         train_split: split to train on; validation uses "val".
         train_images, val_images: use the first so many pictures of the split; None uses all.
-        batch_size: pictures per step; an epoch leaves out an incomplete last batch.
+        batch_size: pictures per step, 2 or more where a pyramid branch of one region has a batch
+            norm; an epoch leaves out an incomplete last batch.
         epochs: passes over the training pictures.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
@@ -104,6 +105,11 @@ class Recipe:
         for field in dataclasses.fields(self):
             value = _checked(field, types[field.name], getattr(self, field.name))
             object.__setattr__(self, field.name, value)  # frozen
+        if self.batch_size == 1 and 1 in self.bins and self.reduce_channels:
+            raise UserError(
+                "recipe: batch_size=1 gives the batch norm of the pyramid's bin of 1 a single "
+                "value a channel; expected batch_size=2 or more, or bins without 1, as bins=2,3,6"
+            )
         if self.coarse_epochs > self.epochs:
             raise UserError(
                 f"recipe: coarse_epochs={self.coarse_epochs}; expected at most epochs={self.epochs}"

@@ -12,7 +12,6 @@ import tensorflow as tf
 from keras_pspnet import visualize
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
-from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import write_bytes, write_json
@@ -23,7 +22,8 @@ from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.history import SCORE, curves, write_history
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import check_run, check_same_recipe
+from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data
+from keras_pspnet.train.splits import about, exceeds, fingerprint, open_splits
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
@@ -66,26 +66,28 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
     out = Path(out)
     check_run(recipe, out, resume)
     tf.config.experimental.enable_op_determinism()
-    train = open_source(recipe.dataset, data_dir, split=recipe.train_split, size=recipe.crop)
-    val = open_source(recipe.dataset, data_dir, split="val", size=recipe.crop)
-    train, val = train.first(recipe.train_images), val.first(recipe.val_images)
-    if len(train) < recipe.batch_size and not train.unpaired:
-        raise UserError(
-            f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures"
-        )
+    train, val = open_splits(recipe, data_dir)
+    data = fingerprint(train, val, data_dir)
+    goes_on = resume and is_resumable(recipe, out, data)
     check = "checking pictures and masks"
-    survey = train.survey(lambda numbers: track(numbers, check, len(train)))
-    raise_first(survey.errors + val.survey().errors)
-    pixels = survey.pixels[: len(train.labels)]
+    surveys = [train.survey(lambda numbers: track(numbers, check, len(train))), val.survey()]
+    raise_first(surveys[0].errors + surveys[1].errors)
+    pixels = surveys[0].pixels[: len(train.labels)]
     if not pixels.any():
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
-    run = Run(recipe, out, train, val)
+    crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
+    notes = [*train.notes, *val.notes, *about(recipe, surveys, crops)]
+    notes += [moved_data(out, data_dir)] if goes_on else []
+    for note in filter(None, dict.fromkeys(notes)):
+        print(note, flush=True)
+    run = Run(recipe, out, train, val, data, crops)
+    new = [path for path in (out / "recipe.json", out / "best.keras") if not path.exists()]
     try:
         if resume:
             for partial in out.glob(".*.partial*"):  # left by a killed run
                 if partial.is_file():  # an export's is a folder
                     partial.unlink()
-        run.begin(pixels, resume)
+        run.begin(pixels, resume, goes_on)
         if data_dir is not None and not os.path.isabs(data_dir):
             data_dir = os.path.relpath(data_dir, out.resolve())
         config = {**recipe.to_config(), "data_dir": data_dir and str(data_dir)}
@@ -93,42 +95,47 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
         return run.train()
     except UserError:
         if not run.last.exists():  # nothing to resume: remove what this call wrote
-            for name in ("recipe.json", "best.keras"):
-                (out / name).unlink(missing_ok=True)
+            for path in new:
+                path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 out.rmdir()
         raise
 
 
 class Run:
-    """A training in progress: its recipe, sources, model, state and run folder."""
+    """A training in progress: its recipe, sources, model, state and run folder.
 
-    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source):
+    Args:
+        recipe, out: see `fit`.
+        train, val: the pictures.
+        data: their fingerprint, see `splits.fingerprint`.
+        crops: whether the validation sees crops of larger pictures.
+    """
+
+    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source, data, crops: bool):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
+        self.data, self.crops = data, crops
         self.steps_per_epoch = len(train) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
 
-    def begin(self, pixels, resume: bool) -> None:
-        """Load model and state from `last.keras` if there is one to resume, else make them.
+    def begin(self, pixels, resume: bool, goes_on: bool) -> None:
+        """Load model and state from `last.keras`, or make them.
 
         Args:
             pixels: number of training pixels of each class.
             resume: whether the run may be resumed.
+            goes_on: whether there is one to resume, see `run_folder.is_resumable`.
         """
         # A resumed run too: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
-        if resume and self.last.exists():
-            before = checkpoint.read_state(self.last)
-            check_same_recipe(self.out, before["recipe"], self.recipe)
-            if before["best"] is not None and not (self.out / "best.keras").exists():
-                raise UserError(f"{self.out}: its best.keras is gone; put it back, or train anew")
+        if goes_on:
             self.model, self.state = checkpoint.load(self.last)
             # A loaded model creates its metrics at the first batch; they are restored later.
             self.model.evaluate(self._validation().take(1), verbose=0)
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
-            self.state["recipe"] = self.recipe.to_config()
+            self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
             labels, coarse = self.train_source.labels, self.state["coarse"]
             try:
                 self.model = build(self.recipe, labels, pixels, self.steps, coarse)
@@ -136,7 +143,7 @@ class Run:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
         if resume:
-            anew = "" if self.last.exists() else f"; {self.out} holds no run to go on with"
+            anew = "" if goes_on else f"; {self.out} holds no run to go on with"
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
 
     def train(self) -> keras.Model:
@@ -153,7 +160,9 @@ class Run:
             meter.close()
         self._draw()
         best = self.state["best"]
-        print(f"{self.out}: main-head mIoU {best:.4f} at best, {clock(time.monotonic() - start)}")
+        where = " on centre crops" * self.crops
+        taken = clock(time.monotonic() - start)
+        print(f"{self.out}: main-head mIoU {best:.4f} at best{where}, {taken}")
         return self.model
 
     def _epoch(self, meter: Meter) -> None:

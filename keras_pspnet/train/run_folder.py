@@ -1,34 +1,55 @@
 """Check that a training may use a run folder."""
 
 import json
+import os
 from pathlib import Path
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.train.recipe_fields import Recipe
+from keras_pspnet.train.splits import check_same_data
+from keras_pspnet.train.state import read_state
 
 
 def check_run(recipe: Recipe, out, resume: bool) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
     Raises:
-        UserError: the folder holds a run and `resume` is False, or a run of another recipe.
+        UserError: the folder holds a run and `resume` is False, a run of another recipe, or a
+            best.keras that the training would replace and that is not of its run.
     """
     weights = Path(recipe.backbone_weights or "imagenet")
     if not resume and weights.name != "imagenet" and not weights.is_file():
         raise UserError(f"recipe: backbone_weights={weights}: no such file; give one, or imagenet")
     out = Path(out)
-    file = out / "recipe.json"
-    if not resume:
-        if file.exists() or (out / "last.keras").exists():
-            raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
-    elif file.exists():
-        try:
-            before = dict(json.loads(read_bytes(file)))
-        except (ValueError, TypeError) as error:
-            raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
+    file, best = out / "recipe.json", out / "best.keras"
+    begun = (out / "last.keras").exists()
+    if not resume and (file.exists() or begun):
+        raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
+    if file.exists():
+        before = _read_recipe(file)
         before.pop("data_dir", None)
         check_same_recipe(out, before, recipe)
+    if best.exists() and not begun and not (file.exists() and _ends_first_epoch(best)):
+        raise UserError(
+            f"{best}: a training here would replace it, and no last.keras says that it is of the "
+            "same run; move it, or choose another --out"
+        )
+
+
+def _ends_first_epoch(best: Path) -> bool:
+    """Return whether best.keras is of a run that was killed before it wrote its last.keras."""
+    try:
+        return len(read_state(best)["history"]) == 1
+    except (UserError, TypeError):
+        return False
+
+
+def _read_recipe(file: Path) -> dict:
+    try:
+        return dict(json.loads(read_bytes(file)))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
 
 
 def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
@@ -54,3 +75,45 @@ def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
                 f"{out}: its run has {name}={before[name]}, not {value}; "
                 "resume with the same recipe and --set, or choose another --out"
             )
+
+
+def is_resumable(recipe: Recipe, out, data: dict) -> bool:
+    """Return whether a folder holds a run to go on with, after checking that it may.
+
+    Args:
+        recipe: the recipe, which `check_run` has accepted.
+        out: the run folder.
+        data: what `splits.fingerprint` returns of the data.
+
+    Raises:
+        UserError: a run of another recipe or of other data, a file that is no checkpoint or is one
+            of an earlier version, or best.keras is gone.
+    """
+    out = Path(out)
+    last, best = out / "last.keras", out / "best.keras"
+    file = last if last.exists() else best
+    if not file.exists():
+        return False
+    state = read_state(file)
+    check_same_recipe(out, state["recipe"], recipe)
+    if "data" not in state:
+        raise UserError(
+            f"{file}: of an earlier version of keras_pspnet, which did not keep what a run was "
+            "trained on; train anew with another --out"
+        )
+    check_same_data(out, state["data"], data)
+    if state["best"] is not None and not best.exists():
+        raise UserError(f"{out}: its best.keras is gone; put it back, or train anew")
+    return file is last
+
+
+def moved_data(out, data_dir) -> str | None:
+    """Return a note if a run that is resumed has read its data from another folder, else None."""
+    file = Path(out) / "recipe.json"
+    before = _read_recipe(file).get("data_dir") if file.exists() else None
+    if before is None or data_dir is None:
+        return None
+    before = os.path.normpath(Path(out) / before)  # a relative path is relative to the run
+    if os.path.realpath(before) == os.path.realpath(data_dir):
+        return None
+    return f"note: the run began with {before}; {data_dir} has the same pictures and classes"

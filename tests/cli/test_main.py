@@ -13,7 +13,7 @@ import pytest
 
 import keras_pspnet
 from keras_pspnet import cli
-from keras_pspnet.cli import commands
+from keras_pspnet.cli import commands, evaluation
 from keras_pspnet.errors import UserError
 
 
@@ -136,7 +136,7 @@ def test_the_protocol_of_the_options(monkeypatch, arguments, expected):
     kept = []
     monkeypatch.setattr(commands, "evaluate", kept.append)
     assert cli.main(["evaluate", "model", "--dataset", "cityscapes", *arguments]) == 0
-    protocol = commands.protocol_of(kept[0])
+    protocol = evaluation.protocol_of(kept[0])
     assert (protocol.crop, protocol.base, protocol.scales, protocol.flip) == expected
 
 
@@ -145,4 +145,4 @@ def test_wrong_scales(monkeypatch, refused, scales, says):
     kept = []
     monkeypatch.setattr(commands, "evaluate", kept.append)
     assert cli.main(["evaluate", "model", "--dataset", "voc2012", "--scales", scales]) == 0
-    assert says in refused(commands.protocol_of, kept[0])
+    assert says in refused(evaluation.protocol_of, kept[0])

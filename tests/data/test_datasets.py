@@ -81,7 +81,7 @@ def edit(folder, what):
         save(np.full((9, 11), 9), mask)
         return mask
     if what == "a colour mask":
-        save(np.zeros((9, 11, 3)), mask)
+        save(np.full((9, 11, 3), [200, 10, 30]), mask)
         return mask
     file = picture if what == "truncated picture" else mask
     noise = np.random.default_rng(0).integers(0, 3, (9, 11, 3))
@@ -116,6 +116,8 @@ def test_the_bad_file_is_named_in_full(refused, folder, what):
     assert message.startswith(f"{file}: ")
     if what == "another size":
         assert "12x9" in message and "11x9" in message
+    if what == "a colour mask":
+        assert "(200, 10, 30)" in message and '"colors"' in message
     if what == "out of range":
         assert "label 9" in message and "0..2" in message and "255" in message
 
@@ -216,30 +218,34 @@ def test_one_mask_that_cannot_be_read_does_not_hide_the_labels(refused, folder):
 
 
 def test_masks_of_which_none_can_be_read_say_why(refused, folder):
-    for file in (folder / "masks/train").iterdir():
-        save(np.zeros((9, 11, 3)), file)
+    for file in folder.glob("masks/*/*"):
+        save(np.zeros((9, 11, 2)), file)
     message = refused(use, folder)
-    assert message.startswith(f"{folder / 'masks/train/p0.png'}: a mask of mode RGB; expected")
-    assert message.endswith("(and 4 more bad pairs)")
+    assert message.startswith(f"{folder / 'masks/train/p0.png'}: a mask of mode LA; expected")
+    assert message.endswith("(and 5 more bad pairs)")
 
 
 @pytest.mark.parametrize("void", [True, False])
-def test_masks_of_one_class_say_how_to_name_two(refused, folder, void):
-    for file in (folder / "masks/train").iterdir():
-        mask = np.zeros((9, 11))
-        mask[2:4] = 255 * void
+def test_masks_of_one_class_say_what_to_do(refused, folder, void):
+    for file in folder.glob("masks/*/*"):
+        mask = np.full((9, 11), 7)
+        if void:
+            mask[2:4] = 255
         save(mask, file)
     message = refused(use, folder)
-    assert message.startswith(f"{folder / 'masks'}: the masks hold 0")
+    assert message.startswith(f"{folder / 'masks'}: the masks hold 7")
     assert ("and void (255)" in message) == void
+    if not void:
+        assert "What is not the object is a class too" in message
+        return
     advice = message[message.index("{") :]
     (folder / "labels.json").write_text(advice)  # what it advises works
     counts = pixels(open_source("folder", folder, split="train"))
-    assert counts.tolist() == [5 * (99 - 22 * void), 5 * 22 * void]
+    assert counts.tolist() == [5 * (99 - 22), 5 * 22]
 
 
 def test_masks_with_nothing_but_void_get_one_line(refused, folder):
-    for file in (folder / "masks/train").iterdir():
+    for file in folder.glob("masks/*/*"):
         save(np.full((9, 11), 255), file)
     assert "only void" in refused(use, folder)
 
@@ -269,7 +275,7 @@ def test_what_is_not_there_gets_one_line(refused, folder, name, path, split, say
 
 def test_the_splits_of_a_folder_are_those_of_its_pictures(folder):
     for name in ("test", "val", "a", ".cache"):
-        (folder / "images" / name).mkdir()
+        (folder / "images" / name).mkdir(exist_ok=True)
     (folder / "images" / "notes.txt").touch()
     assert splits_of("folder", str(folder)) == ["train", "val", "a", "test"]
 
@@ -288,7 +294,7 @@ def test_the_splits_of_the_scenes():
     "name, path, says",
     [
         ("folder", "none", "none: no such folder"),
-        ("folder", "masks", "no split in it; expected images/train/"),
+        ("folder", "masks", "no data set that is known; expected images/train/ and masks/train/"),
         ("camvid", "masks", "no split in it; expected train/ and trainannot/"),
         ("ade20k", "masks", "no split in it; expected images/training/ and annotations/training/"),
         ("cityscapes", "masks", "no split in it; expected leftImg8bit/train/CITY/"),

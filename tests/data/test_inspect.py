@@ -104,7 +104,10 @@ def test_a_training_without_a_single_pair_names_a_file(tmp_path, capfd):
         capfd, "train", "folder_lite0", "--data-dir", root, "--out", tmp_path / "run"
     )
     assert code == 2 and len(errors) == 1
-    assert f"{picture}: no mask of this name" in errors[0] and "1 more bad pair)" in errors[0]
+    assert (
+        f"{mask.parent}: no mask has the name of a picture: {picture.name} beside zero.png"
+        in (errors[0])
+    )
 
 
 def numbers_of(lines, name):
@@ -118,6 +121,8 @@ def test_a_good_dataset_is_counted(tmp_path, capfd, layout):
     root = dataset(layout, tmp_path / "data")
     code, lines, errors = run(capfd, "look", "--dataset", layout, "--data-dir", root)
     assert code == 0 and not errors and not any(line.startswith("bad") for line in lines)
+    if layout == "folder":
+        assert lines.pop(0) == f"{root}: pictures and masks"
     assert lines[:2] == ["train: 6 good pairs, 50x40 pixels", "val: 2 good pairs, 50x40 pixels"]
     names = ["sky", "sea", "sand", "stone"] if layout == "folder" else list(CAMVID.names)
     assert [line.split()[1] for line in lines[3:-1]] == names and "void" in lines[-1]
@@ -143,6 +148,8 @@ def test_the_shares_of_a_small_dataset_by_hand(tmp_path, capfd):
         save(np.array(rows, np.uint8), mask)
     code, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", tmp_path)
     assert code == 0 and lines == [
+        f"{tmp_path}: pictures and masks",
+        "nobody has named the 2 classes: they are the values of the masks",
         "train: 1 good pair, 3x2 pixels",
         "val: 1 good pair, 3x2 pixels",
         "class            train  pictures       val  pictures",
@@ -245,19 +252,20 @@ def test_pictures_of_any_kind_are_looked_at(tmp_path, capfd, kind):
     out = tmp_path / "seen"
     arguments = ("look", "--dataset", "folder", "--data-dir", tmp_path / "data", "--out", out)
     code, lines, errors = run(capfd, *arguments)
-    assert code == 0 and not errors and lines[0] == "train: 1 good pair, 16x12 pixels"
+    assert code == 0 and not errors and "train: 1 good pair, 16x12 pixels" in lines
     image, ids = open_source("folder", tmp_path / "data", split="train").read(0)
     assert np.array_equal(image, np.dstack([shown] * 3)) and np.array_equal(ids, RAMP % 2)
     assert (out / "samples_train.png").exists()
 
 
 def test_pictures_of_many_sizes_are_summed_up(tmp_path, capfd):
-    for index, size in enumerate([(3, 90), (70, 8), (5, 6)]):
-        file, mask = places("folder", tmp_path, "train", f"{index}.png")
+    for index, size in enumerate([(3, 90), (70, 8), (5, 6), (4, 4)]):
+        split = "train" if index < 3 else "val"
+        file, mask = places("folder", tmp_path, split, f"{index}.png")
         save(np.zeros((*size, 3), np.uint8), file)
         save(np.eye(*size, dtype=np.uint8), mask)
     _, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", tmp_path)
-    assert lines[0] == "train: 3 good pairs, 3 sizes, 6 to 90 pixels wide, 3 to 70 high"
+    assert "train: 3 good pairs, 3 sizes, 6 to 90 pixels wide, 3 to 70 high" in lines
 
 
 def test_a_mask_of_16_bits_is_refused(tmp_path, capfd):
@@ -280,9 +288,57 @@ def test_a_split_of_nothing_but_void_is_bad(folder, capsys):
 
 def test_masks_without_a_split_of_pictures_and_a_missing_split_are_told(folder, capsys):
     command = ["look", "--dataset", "folder", "--data-dir", str(folder)]
+    for kind in ("images", "masks"):
+        (folder / kind / "train").rename(folder / kind / "night")
     assert cli.main(command) == 0
-    assert "note: there is no split 'val'" in capsys.readouterr().out
-    (folder / "masks" / "val").mkdir()
-    Image.fromarray(np.zeros((9, 11), np.uint8)).save(folder / "masks" / "val" / "p.png")
+    assert "note: there is no split 'train'" in capsys.readouterr().out
+    (folder / "masks" / "train").mkdir()
+    Image.fromarray(np.zeros((9, 11), np.uint8)).save(folder / "masks" / "train" / "p.png")
     assert cli.main(command) == 2
-    assert "images/val: no such folder" in capsys.readouterr().out.replace(os.sep, "/")
+    assert "images/train: no such folder" in capsys.readouterr().out.replace(os.sep, "/")
+
+
+def test_five_complaints_are_printed_and_all_are_counted(tmp_path, capfd):
+    root = dataset("folder", tmp_path / "data", count=12)
+    for index in range(9):
+        save(np.full((40, 50), 77, np.uint8), root / f"masks/train/{index}.png")
+    code, lines, errors = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
+    assert code == 2 and errors[-1].endswith("9 bad pairs, named above; mend or remove them")
+    bad = [line for line in lines if line.startswith("bad: ")]
+    assert len(bad) == 5 and lines[lines.index(bad[-1]) + 1] == "and 4 more"
+
+
+def test_names_that_nowhere_agree_are_one_complaint(tmp_path, capfd):
+    root = dataset("folder", tmp_path / "data", count=30)
+    for index, file in enumerate(sorted((root / "masks/train").iterdir())):
+        file.rename(file.with_name(f"task-{index}-annotation-{index}-by-1-tag-tree-0.png"))
+    code, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
+    (bad,) = (line for line in lines if line.startswith("bad: "))
+    assert code == 2 and "no mask has the name of a picture: 0.png beside task-0-" in bad
+
+
+@pytest.mark.parametrize("side", ["picture", "mask", "both"])
+def test_what_exif_turns_on_one_side_is_counted(tmp_path, capfd, side):
+    root = dataset("folder", tmp_path / "data")
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for file in places("folder", root, "train", "4.png"):
+        if side in ("both", "picture" if "images" in str(file) else "mask"):
+            with Image.open(file) as image:
+                image.load()
+            save(image, file, exif=exif)
+    code, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
+    warning = "warning: 1 picture is turned by its EXIF, its mask has none: look at the "
+    assert code == 0 and any(line.startswith(warning) for line in lines) == (side != "both")
+
+
+def test_sides_that_exif_swaps_are_named(tmp_path, capfd):
+    root = dataset("folder", tmp_path / "data")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file, mask = places("folder", root, "train", "4.png")
+    save(Image.open(file).copy(), file, exif=exif)
+    code, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
+    (bad,) = (line for line in lines if line.startswith("bad: "))
+    assert code == 2 and "(its picture is turned by its EXIF alone)" in bad
+    assert f"{mask}: is 50x40 pixels, its picture 40x50" in bad

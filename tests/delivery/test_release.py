@@ -29,7 +29,6 @@ WITHOUT_TENSORFLOW = (
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
-
 spec = importlib.util.spec_from_file_location("release", ROOT / "export" / "release.py")
 release = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(release)
@@ -199,7 +198,9 @@ def test_the_delegate_takes_all_that_it_can(model, tmp_path):
     )
     even.set_weights(model.get_weights())
     names = ("float32", "float16", "int8", "int16", "onnx", "int8")  # one of them twice
-    files = keras_pspnet.export_model(even, tmp_path, formats=names, output="logits")
+    files = keras_pspnet.export_model(
+        even, tmp_path, formats=names, output="logits", calibration="scenes"
+    )
     for file in files.values():
         logits = keras_pspnet.load_model(file)(np.zeros((1, 89, 89, 3), np.uint8))
         assert logits.dtype == np.float32 and logits.shape == (1, 89, 89, 12)
@@ -259,6 +260,21 @@ def test_an_older_release_is_replaced(folder, tmp_path, monkeypatch):
     assert release.main(list(map(str, arguments))) == 0
     for name in ("README.md", "segment.py"):
         assert (tmp_path / name).read_text() == (folder / "device" / name).read_text()
+
+
+def test_the_readme_passes_the_warnings_on(folder, tmp_path, monkeypatch):
+    def export(options):
+        for file in (folder / "device").glob("*.card.json"):
+            card = json.loads(file.read_text()) | {"warnings": []}
+            card["warnings"] += ["it is bad", "a pole is gone"] * (card["format"] == "int8")
+            (tmp_path / file.name).write_text(json.dumps(card))
+        return FORMATS
+
+    monkeypatch.setattr(release.commands, "export", export)
+    assert release.main(["model", "--out", str(tmp_path), "--calibration", "scenes"]) == 0
+    lines = (tmp_path / "README.md").read_text().splitlines()
+    warnings = [f"Warning: pspnet_int8.tflite: {text}." for text in ("it is bad", "a pole is gone")]
+    assert [line for line in lines if line.startswith("Warning")] == warnings
 
 
 def benchmark(*arguments):

@@ -1,5 +1,6 @@
 """The files for devices: their contract, their agreement, and what happens without it."""
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -50,7 +51,10 @@ def test_the_files_and_their_cards(exported):
     assert card["output"] == {"name": "classes", "dtype": "uint8", "shape": [1, 49, 57]}
     assert card["agreement"] >= 0.999 and card["agreement_on"] == "8 generated scenes"
     assert card["operators"] == operators(exported["float32"])
-    assert card["mIoU"] is None
+    assert set(card["agreement_by_class"]) == set(SCENES.names)
+    shares = [share for share in card["agreement_by_class"].values() if share is not None]
+    assert len(shares) > 3 and all(0 <= share <= 1 for share in shares)
+    assert card["mIoU"] is None and card["IoU_by_class"] is None and card["warnings"] == []
     # Not what this process was started with: it may hold paths, in a notebook the kernel's.
     assert card["command"] == (
         "keras_pspnet.export_model(model, out, formats=('saved_model', 'float32'), size=None, "
@@ -187,6 +191,8 @@ def test_pictures_with_masks_give_both_scores(model, tmp_path):
     assert set(card["mIoU"]) == {"keras", "file"}
     assert card["mIoU"]["file"] == pytest.approx(card["mIoU"]["keras"], abs=0.02)
     assert 0 < card["mIoU"]["keras"] < 1
+    classes = [iou["keras"] for iou in card["IoU_by_class"].values() if iou["keras"] is not None]
+    assert np.mean(classes) == pytest.approx(card["mIoU"]["keras"])
 
 
 def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, monkeypatch):
@@ -212,13 +218,47 @@ def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         deliver.ComparisonPictures,
         "compare",
-        lambda self, file: {"agreement": 0.9995, "mIoU": None},
+        lambda self, file: {"agreement": 0.9995, "mIoU": None, "warnings": []},
     )
     keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
     with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
         keras_pspnet.export_model(
             model, tmp_path / "other", formats=("saved_model",), min_agreement=0.9999
         )
+
+
+def test_a_warning_is_said_once_and_stands_in_the_cards(model, tmp_path, capfd):
+    narrow = keras.models.clone_model(model)
+    narrow.set_weights(model.get_weights())
+    kernel, bias = narrow.get_layer("cls_4").get_weights()
+    narrow.get_layer("cls_4").set_weights([kernel, bias + 1e4 * (np.arange(12) == 3)])
+    seen = f"the Keras model predicts {SCENES.names[3]} alone on all 8 pictures"
+    expected = f"{seen}; agreement there proves little"
+    capfd.readouterr()
+    files = keras_pspnet.export_model(narrow, tmp_path)
+    printed = capfd.readouterr()
+    assert printed.err.count("WARNING") == printed.err.count(f"WARNING: {expected}\n") == 1
+    assert not printed.out
+    for file in files.values():
+        card = json.loads(file.with_name(f"{file.stem}.card.json").read_text())
+        assert card["warnings"] == [expected]
+
+
+def test_a_file_under_95_percent_is_handed_over_with_a_warning(model, tmp_path, monkeypatch):
+    compare = deliver.ComparisonPictures.compare
+    monkeypatch.setattr(
+        deliver.ComparisonPictures,
+        "compare",
+        lambda self, file: compare(self, dataclasses.replace(file, run=lambda x: 0 * file.run(x))),
+    )
+    monkeypatch.setitem(deliver.MIN_AGREEMENT, "saved_model", 0.0)
+    said = []
+    out, formats = tmp_path / "out", ("saved_model",)
+    keras_pspnet.export_model(model, out, formats=formats, say=said.append)
+    card = json.loads((out / "saved_model.card.json").read_text())
+    first, second = card["warnings"]
+    assert "of the pixels equal the Keras model's" in first and "classes lose more than" in second
+    assert said[-2:] == [f"WARNING: saved_model: {text}" for text in card["warnings"]]
 
 
 def test_another_backend_says_where_to_export(model, tmp_path, monkeypatch, refused):
@@ -252,6 +292,10 @@ def test_a_backbone_of_one_size_says_that_another_cannot_be_taken(refused, tmp_p
         ({"labels": "scenes"}, "labels: a str; expected a LabelSet"),
         ({"formats": None}, "expected several names"),
         ({"min_agreement": "0.9"}, "is not a share"),
+        ({"formats": ("float32", "int8")}, "int8 needs calibration pictures"),
+        ({"calibration": [np.zeros((49, 57, 3), np.uint8)] * 8}, "is one colour"),
+        ({"calibration": np.random.default_rng(0).random((8, 49, 57, 3))}, r"values in 0\.\.1"),
+        ({"formats": ("int8",), "calibration": "scene"}, "scene: no such file or folder"),
     ],
 )
 def test_requests_that_cannot_be_met(model, tmp_path, changes, message):

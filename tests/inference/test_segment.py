@@ -134,6 +134,29 @@ def test_another_number_of_labels_gets_one_line(refused):
     assert "3 classes" in message and "4" in message
 
 
+def test_other_names_or_another_order_get_one_line_with_the_first_difference(refused):
+    named = Predictor(None, "classes", LabelSet(("road", "car", "sky")))
+    named.check_labels(LabelSet(("road", "car", "sky"), ids={7: 0, 8: 1, 9: 2}))
+    message = refused(named.check_labels, LabelSet(("road", "bus", "cloud")))
+    assert "class 1 is 'car' in the model and 'bus' in the dataset; " in message
+    assert "--labels NAME|FILE" in message
+    message = refused(named.check_labels, LabelSet(("road", "sky", "car")))
+    assert "class 1 is 'car' in the model and 'sky'" in message and "another order" in message
+    renamed = named.with_labels(LabelSet(("road", "sky", "car")))
+    renamed.check_labels(LabelSet(("road", "sky", "car")))
+    assert "3 classes" in refused(named.with_labels, LabelSet(("road", "car")))
+
+
+def test_where_there_are_no_names_the_number_alone_counts(refused):
+    named = Predictor(None, "classes", LabelSet(("road", "car")))
+    found = LabelSet(("class_0", "class_7"), ids={0: 0, 7: 1})
+    named.check_labels(found, named=False)
+    assert "class 0 is 'road'" in refused(named.check_labels, found)
+    named.check_labels(LabelSet.numbered(2))
+    Predictor(None, "classes", LabelSet.numbered(2)).check_labels(found)
+    assert "3" in refused(named.check_labels, LabelSet.numbered(3), False)
+
+
 @pytest.mark.parametrize("size", [(5, 7), (9, 13), (4, 20), (1, 1), (23, 3)])
 def test_resized_scores_are_those_of_tensorflow(size):
     scores = np.random.default_rng(4).normal(size=(5, 7, 3)).astype(np.float32)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet.network.layers import BatchNormalization
+from keras_pspnet.network.batch_norm import BatchNormalization
 
-SHAPES = [(4, 7, 5, 6), (1, 33, 47, 3), (2, 1, 1, 4), (1, 1, 1, 4), (1, 2, 1, 1)]
+SHAPES = [(4, 7, 5, 6), (1, 33, 47, 3), (2, 1, 1, 4), (1, 2, 1, 1)]
 UNIT = {"float32": 2**-24, "mixed_float16": 2**-11, "mixed_bfloat16": 2**-8}  # of rounding
 
 
@@ -83,6 +83,38 @@ def test_training_by_its_definition():
     np.testing.assert_allclose(result, expected, atol=1e-5)
     np.testing.assert_allclose(ours.moving_mean, 0.9 * old_mean + 0.1 * mean, rtol=1e-5)
     np.testing.assert_allclose(ours.moving_variance, 0.9 * old_variance + 0.1 * variance, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [*UNIT, "float64"])
+def test_a_single_value_is_normalised_by_the_moving_statistics(policy):
+    ours, _ = pair(4, dtype=policy)
+    x, before = draw(1, 1, 1, 4), ours.get_weights()
+    slopes, expected = draw(1, 1, 1, 4, seed=9), ours(x, training=False)
+    found, _ = step(ours, x, slopes)
+    np.testing.assert_array_equal(found[0], np.asarray(tf.cast(expected, "float64")))
+    for one, other in zip(before, ours.get_weights()):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(found[1]).min() > 0 and np.abs(found[2]).min() > 0  # input and gamma learn
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_in_fit_a_last_batch_of_one_leaves_the_statistics(policy):
+    """The number of pictures is unknown in the graph, as of a data set with a rest."""
+    x = draw(5, 1, 1, 3)
+    image = keras.Input((1, 1, 3))
+    norm = BatchNormalization(dtype=policy)
+    model = keras.Model(image, norm(image))
+    model.compile(keras.optimizers.SGD(0.0), loss="mse")
+    data = tf.data.Dataset.from_tensor_slices((x, x)).batch(2)
+    assert data.element_spec[0].shape[0] is None
+    model.fit(data, verbose=0)
+    mean, variance = np.zeros(3), np.ones(3)
+    for batch in (x[:2, 0, 0], x[2:4, 0, 0]):
+        mean = 0.9 * mean + 0.1 * batch.mean(0)
+        variance = 0.9 * variance + 0.1 * batch.var(0)
+    tolerance = 1e-5 if policy == "float32" else 1e-2
+    np.testing.assert_allclose(norm.moving_mean, mean, atol=tolerance)
+    np.testing.assert_allclose(norm.moving_variance, variance, atol=tolerance)
 
 
 @pytest.mark.parametrize("epsilon", [1e-6, 1e-5, 1e-3])

@@ -229,6 +229,21 @@ def test_training_normalizes_by_the_batch_and_keeps_its_statistics():
     np.testing.assert_allclose(variance, 0.9 + 0.1 * values.var(0), atol=1e-5)
 
 
+def test_of_one_picture_the_branch_of_one_region_keeps_its_statistics():
+    """Normalised by itself, each channel of that branch would be 0 and its variance fall to 0."""
+    layer = PyramidPoolingModule((1, 2), upsample=False)
+    x = normal(1, 4, 6, 8)
+    layer.build(x.shape)
+    randomise(layer)
+    before = [norm.get_weights() for norm in layer.norms]
+    expected = layer(x, training=False)
+    found = layer(x, training=True)
+    np.testing.assert_array_equal(found[1], expected[1])
+    assert np.abs(found[1]).max() > 0 and np.abs(found[2] - expected[2]).max() > 1e-2
+    for kept, old, new in zip((True, False), before, layer.norms):
+        assert np.array_equal(old[3], new.get_weights()[3]) == kept
+
+
 def test_half_precision_does_not_overflow():
     x = np.full((1, 64, 64, 2), 30000, np.float32)
     layer = PyramidPoolingModule(reduce_channels=False, dtype="mixed_float16")

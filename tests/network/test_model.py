@@ -358,6 +358,7 @@ def test_labels_default_to_numbers_and_must_fit():
     "changes, message",
     [
         ({"classes": 0}, "num_classes"),
+        ({"classes": 1}, "at least 2, as a softmax .* `background`. Received: 1"),
         ({"input_shape": (49, 49, 4)}, "input_shape"),
         ({"input_shape": (0, 49, 3)}, "input_shape"),
         ({"backbone": "resnet51"}, "resnet50, resnet101.*resnet51"),

@@ -28,6 +28,13 @@ def test_a_small_example_by_hand():
     assert result["mIoU_all"] == pytest.approx(0.9 / 4, abs=1e-12)
     assert result["mean_accuracy"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3, abs=1e-12)
     assert result["pixel_accuracy"] == pytest.approx(4 / 7, abs=1e-12)
+    assert result["mean_precision"] == pytest.approx((2 / 3 + 2 / 4) / 2, abs=1e-12)
+    assert result["mean_recall"] == result["mean_accuracy"]
+    assert result["mean_F1"] == pytest.approx((4 / 6 + 4 / 7 + 0) / 3, abs=1e-12)
+    assert result["fwIoU"] == pytest.approx((3 * 0.5 + 3 * 0.4) / 7, abs=1e-12)
+    assert result["per_class"]["class_2"] == {
+        "IoU": 0.0, "precision": None, "recall": 0.0, "F1": 0.0,
+    }  # fmt: skip
 
 
 def test_the_matrix_counts_truth_by_row():
@@ -72,6 +79,37 @@ def test_iou_is_intersection_over_union_of_valid_pixels(pair):
         true, found = (truth == label) & valid, (prediction == label) & valid
         union = (true | found).sum()
         assert np.isnan(value) if union == 0 else value == (true & found).sum() / union
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(pairs)
+def test_precision_recall_and_f1_by_their_definitions(pair):
+    classes, truth, prediction = pair
+    result, valid = scores(truth, prediction, classes), truth != 255
+    columns = {"IoU": [], "precision": [], "recall": [], "F1": []}
+    weighted = 0.0
+    for label, row in enumerate(result["per_class"].values()):
+        true, found = (truth == label) & valid, (prediction == label) & valid
+        tp, fp, fn = (true & found).sum(), (~true & found).sum(), (true & ~found).sum()
+        expected = {
+            "IoU": (tp, tp + fp + fn),
+            "precision": (tp, tp + fp),
+            "recall": (tp, tp + fn),
+            "F1": (2 * tp, 2 * tp + fp + fn),
+        }
+        assert set(row) == set(expected)
+        for key, (part, whole) in expected.items():
+            if whole == 0:
+                assert row[key] is None
+            else:
+                assert row[key] == pytest.approx(part / whole, abs=1e-12)
+                columns[key].append(part / whole)
+        weighted += true.sum() * (row["IoU"] or 0)
+    for key in ("precision", "recall", "F1"):
+        mean = np.mean(columns[key]) if columns[key] else 0
+        assert result[f"mean_{key}"] == pytest.approx(mean, abs=1e-12)
+    assert result["fwIoU"] == pytest.approx(weighted / max(valid.sum(), 1), abs=1e-12)
+    assert {name: row["IoU"] for name, row in result["per_class"].items()} == result["classes"]
 
 
 def test_many_pictures_count_as_one_large_one():

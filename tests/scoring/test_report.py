@@ -140,8 +140,8 @@ def test_the_page_asks_for_nothing_and_says_where_it_comes_from():
 def test_the_summary_has_the_names_and_numbers_of_the_json():
     _, content, scores = report(examples())
     rows = {row[0]: row[1] for row in Page(content).tables[0]}
-    assert set(rows) == set(scores) - {"classes"}
-    for key in ("mIoU", "mIoU_all", "mean_accuracy", "pixel_accuracy"):
+    assert set(rows) == set(scores) - {"classes", "per_class"}
+    for key in set(rows) - {"images", "seconds"}:
         assert rows[key] == f"{scores[key]:.4f}"
     assert rows["images"] == "9" and rows["seconds"] == "1.2"
     void = 9 * 2 * 30
@@ -154,27 +154,47 @@ def test_every_class_has_its_numbers():
     found = np.stack([prediction for *_, prediction in pictures])
     valid = truth != 255
     table = Page(report(pictures)[1]).tables[1]
-    assert table[0] == ["class", "IoU", "accuracy", "precision", "of the truth"]
+    assert table[0] == ["class", "IoU", "recall", "precision", "F1", "of the truth"]
     rows = {row[0]: row[1:] for row in table[1:]}
     assert set(rows) == set(LABELS.names)
     for label in (0, 1, 2):
         hit = ((truth == label) & (found == label)).sum()
         true, guessed = (truth == label).sum(), ((found == label) & valid).sum()
         expected = [hit / (true + guessed - hit), hit / true, hit / guessed]
+        expected.append(2 * hit / (true + guessed))
         iou, bar, *rest = rows[LABELS.names[label]]
-        assert [iou, *rest[:2]] == [f"{value:.4f}" for value in expected] and bar == ""
-        assert rest[2] == percentage(true, valid.sum())
+        assert [iou, *rest[:3]] == [f"{value:.4f}" for value in expected] and bar == ""
+        assert rest[3] == percentage(true, valid.sum())
     assert rows["ghost"] == ["absent"] and table[-1][0] == "ghost"
-    assert rows["only <i>guessed"] == ["0.0000", "", "not in the truth", "0.0000", "0.0 %"]
+    assert rows["only <i>guessed"] == [
+        "0.0000",
+        "",
+        "not in the truth",
+        "0.0000",
+        "0.0000",
+        "0.0 %",
+    ]
     ious = [float(row[1]) for row in table[1:-1]]
     assert ious == sorted(ious, reverse=True)
+
+
+def test_the_iou_of_contours_is_on_the_page_where_it_was_asked_for():
+    watched, _, scores = report(examples())
+    about = {"model": "m", "dataset": "d", "split": "val", "command": "c"}
+    for row in scores["per_class"].values():
+        row["boundary_IoU"] = None if row["IoU"] is None else 0.125
+    page = Page(watched.page({**scores, "boundary_mIoU": 0.5}, **about))
+    assert {row[0]: row[1] for row in page.tables[0]}["boundary_mIoU"] == "0.5000"
+    assert page.tables[1][0][-3:] == ["F1", "boundary IoU", "of the truth"]
+    assert {row[-2] for row in page.tables[1][1:-1]} == {"0.1250"}
+    assert page.tables[1][-1] == ["ghost", "absent"]
 
 
 def test_a_class_that_is_never_predicted_says_so():
     mask = np.array([[0, 0, 1, 1]], np.uint8)
     content = report([("a", np.zeros((1, 4, 3), np.uint8), mask, mask * 0)])[1]
     rows = {row[0]: row[1:] for row in Page(content).tables[1]}
-    assert rows[WICKED] == ["0.0000", "", "0.0000", "never predicted", "50.0 %"]
+    assert rows[WICKED] == ["0.0000", "", "0.0000", "never predicted", "0.0000", "50.0 %"]
     bars = [a["style"] for a in Page(content).all("b") if "style" in a]
     assert bars == ["width:50.0%", "width:0.0%"]
 

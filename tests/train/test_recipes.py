@@ -40,6 +40,7 @@ WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "coarse_epochs=-1": "coarse_epochs",
     "coarse_epochs=1.5": "expected int",
     "epochs=2 coarse_epochs=3": "expected at most epochs=2",
+    "batch_size=1": "expected batch_size=2 or more, or bins without 1",
     "output_stride=32 coarse_epochs=1": "coarse_epochs needs output_stride=8 or 16",
 }
 
@@ -65,6 +66,11 @@ def test_a_recipe_with_other_values():
         == train.recipe("scenes", epochs=4, dropout=0.25, crop=(65, 65)).to_config()
     )
     assert type(numpys.epochs) is int
+
+
+def test_a_batch_of_one_is_taken_where_no_batch_norm_sees_a_single_value():
+    for changes in ({"bins": (2, 3, 6)}, {"reduce_channels": False}, {"bins": ()}):
+        assert train.recipe("scenes", batch_size=1, **changes).batch_size == 1
 
 
 def test_an_unknown_recipe_is_refused(refused):

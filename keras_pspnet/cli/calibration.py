@@ -1,0 +1,106 @@
+"""Choose the pictures on which `keras-pspnet export` calibrates and compares files."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from keras_pspnet.cli import quiet
+from keras_pspnet.errors import UserError
+from keras_pspnet.export.calibration import SCENES, check_calibration, check_pictures
+from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES, COMMAND_FORMATS
+from keras_pspnet.files import evenly_spaced, read_bytes
+from keras_pspnet.images import list_images, read_image
+from keras_pspnet.labels import LabelSet
+
+
+@dataclasses.dataclass
+class Choice:
+    """What `export` makes, and on which pictures.
+
+    Args:
+        formats: names of formats.
+        pictures: the calibration of `export_model`.
+        source: what the pictures are, for the cards.
+        labels: the classes of the pictures' masks; None for pictures that were given.
+    """
+
+    formats: list[str]
+    pictures: list | str | None
+    source: str
+    labels: LabelSet | None = None
+
+    def for_model(self, labels: LabelSet) -> list | str | None:
+        """Return the pictures, without masks of other classes than the model's; say which."""
+        if self.labels is None:
+            return self.pictures
+        same = self.labels.names == labels.names
+        masks = "" if same else " without masks, as their classes changed"
+        print(f"no --calibration: using {len(self.pictures)} training pictures{masks}", flush=True)
+        return self.pictures if same else [image for image, _ in self.pictures]
+
+
+def choose(model, given, formats) -> Choice:
+    """Choose pictures: the given ones, those of the model's training, or generated scenes.
+
+    Without any, the formats that need them are left out, and a line says so.
+
+    Args:
+        model: path of the .keras file.
+        given: --calibration, or None.
+        formats: names of formats; None for the command's own.
+
+    Raises:
+        UserError: formats that were named need pictures, and there are none; pictures that cannot
+            be read, or that show nothing.
+    """
+    chosen = list(formats or COMMAND_FORMATS)
+    if given == SCENES:
+        return Choice(chosen, SCENES, "generated scenes")
+    if given:
+        pictures = list_images(given)
+        # export_files takes the same ones.
+        checked = evenly_spaced(pictures, CALIBRATION_PICTURES)
+        check_pictures((str(path), read_image(path)) for path in checked)
+        return Choice(chosen, pictures, "given pictures")
+    run, why = Path(model).parent / "recipe.json", ""
+    if run.is_file():
+        try:
+            pictures, labels = training_sample(run)
+        except (UserError, ValueError) as error:
+            why = f"no training data ({error})"
+        else:
+            check_pictures((f"training picture {i}", pair[0]) for i, pair in enumerate(pictures))
+            return Choice(chosen, pictures, "training pictures", labels)
+    if formats:
+        check_calibration(formats, None, why)
+    left_out = "".join(f"{name} is left out, " for name in chosen if name in CALIBRATED)
+    because = f"no --calibration{why and f' and {why}'}"
+    print(f"{because}: {left_out}files are compared on 8 generated scenes", flush=True)
+    chosen = [name for name in chosen if name not in CALIBRATED]
+    return Choice(chosen, None, "generated scenes")
+
+
+def training_sample(file: Path) -> tuple[list, LabelSet]:
+    """Read training pictures of a model. Downloads nothing.
+
+    Args:
+        file: `recipe.json` of the model's run folder, which holds the data folder.
+
+    Returns:
+        At most 32 (image, mask) pairs, and the classes of the masks.
+
+    Raises:
+        UserError, ValueError: the recipe or the data cannot be read.
+    """
+    from keras_pspnet.data.datasets import open_source
+
+    try:
+        run = json.loads(read_bytes(file))
+        dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
+        data_dir = data_dir and file.parent / data_dir  # if relative, to the run
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not the recipe of a training ({error})") from error
+    quiet.quiet_datasets(dataset)
+    source = open_source(dataset, data_dir, split=split, download=False).paired()
+    chosen = evenly_spaced(range(len(source)), CALIBRATION_PICTURES)
+    return [source.read(index) for index in chosen], source.labels
