@@ -174,6 +174,8 @@ def test_labels_load_by_name_and_from_a_file(tmp_path):
     file = tmp_path / "labels.json"
     file.write_text(json.dumps(CAMVID.to_config()))
     assert load_labels(str(file)) == CAMVID
+    file.write_text(json.dumps(CAMVID.to_config() | {"uncovered": "void"}))  # for polygons
+    assert load_labels(str(file)) == CAMVID
 
 
 @pytest.mark.parametrize(

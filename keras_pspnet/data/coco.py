@@ -49,7 +49,7 @@ def coco(path: Path, given: Given) -> Layout | None:
         for key, name in named.items():
             if categories.setdefault(key, name) != name:
                 raise UserError(
-                    f"{files[split][0]}: category {key} is {name!r}, in another split "
+                    f"{files[split][0]}: category {key!r} is {name!r}, in another split "
                     f"{categories[key]!r}; expected the same"
                 )
     used = {one["category_id"] for _, regions, _ in contents.values() for one in regions}
@@ -70,12 +70,13 @@ def coco(path: Path, given: Given) -> Layout | None:
                 picture = pictures.find(image["file_name"])
                 pairs[str(picture)] = _pair(picture, file, image, its, classes, categories)
             except UserError as error:
-                wrong.append(UserError(f"{file}: {image['file_name']}: {error}"))
+                name = " ".join(image["file_name"].split())
+                wrong.append(UserError(f"{file}: {name}: {error}"))
         if by_image:
             wrong.append(
                 UserError(
                     f"{file}: {sum(map(len, by_image.values()))} regions are of pictures that are "
-                    f"not listed, such as image_id {next(iter(by_image))}; add them to images"
+                    f"not listed, such as image_id {next(iter(by_image))!r}; add them to images"
                 )
             )
         splits[split], errors[split] = pairs, wrong
@@ -133,7 +134,7 @@ def _checked(file: Path, content):
         ):
             for key, count in collections.Counter(ids).most_common(1):
                 if count > 1:
-                    raise UserError(f"{file}: {what} {key} is there {count} times; keep one")
+                    raise UserError(f"{file}: {what} {key!r} is there {count} times; keep one")
         named = {one["id"]: str(one["name"]).strip() for one in categories}
         if not all(isinstance(key, (int, str)) for key in named):
             raise UserError(f"{file}: a category's id is neither a number nor a text")
@@ -141,7 +142,7 @@ def _checked(file: Path, content):
             hash(one["image_id"])
             if one["category_id"] not in named:
                 key = one["category_id"]
-                raise UserError(f"{file}: category {key} is used and has no name; add it")
+                raise UserError(f"{file}: category {key!r} is used and has no name; add it")
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -156,7 +157,7 @@ def _size(file, one):
     try:
         return picture_size(one.get("height"), one.get("width"))
     except UserError as error:
-        raise UserError(f"{file}: {one['file_name']}: {error}") from error
+        raise UserError(f"{file}: {str(one['file_name'])!r}: {error}") from error
 
 
 class _Pictures:
@@ -212,7 +213,7 @@ def _region(one, label: int):
     if isinstance(shape, dict):
         size = shape.get("size") or (None, None)
         if not isinstance(size, (list, tuple)) or len(size) != 2:
-            raise UserError(f"run lengths of size {size}; expected [height, width]")
+            raise UserError(f"run lengths of size {size!r}; expected [height, width]")
         return Region(label, rle=run_lengths(shape.get("counts"))), picture_size(*size)
     try:
         polygons = tuple(polygon(zip(p[::2], p[1::2], strict=True)) for p in shape or ())

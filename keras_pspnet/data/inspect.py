@@ -82,7 +82,7 @@ def inspect_dataset(
     elif len(errors) == 1:
         raise errors[0]
     for error in errors[:SHOWN]:
-        print(f"bad: {error}")
+        print("bad:", *str(error).splitlines())
     if len(errors) > SHOWN:
         print(f"and {len(errors) - SHOWN} more")
     if turned := sum(survey.turned for survey in surveys.values()):

@@ -12,6 +12,7 @@ from annotation_kinds import (
     SIZE,
     as_polygon,
     coco,
+    label_studio,
     labelme,
     picture,
     save,
@@ -22,7 +23,7 @@ from annotation_kinds import (
 from PIL import Image
 
 from keras_pspnet.data.datasets import open_source, splits_of
-from keras_pspnet.errors import raise_first
+from keras_pspnet.errors import UserError, raise_first
 
 
 def use(root):
@@ -91,7 +92,7 @@ COCO = {
     "image twice": (lambda content: content["images"][0].update(id=1), "image 1 is there 2 times"),
     "file twice": (
         lambda content: content["images"][0].update(file_name="p1.jpg"),
-        "file p1.jpg is there 2 times",
+        "file 'p1.jpg' is there 2 times",
     ),
     "file twice in other words": (
         lambda content: content["images"][0].update(file_name="x/p1.jpg"),
@@ -334,6 +335,42 @@ def test_labels_json_beside_yolo_need_not_have_what_no_picture_shows(refused, te
 
 
 # --- All of them ---
+
+
+def places(content, path=()):
+    """The path of every value in a JSON content."""
+    yield path
+    if isinstance(content, (dict, list)):
+        for key in content if isinstance(content, dict) else range(len(content)):
+            yield from places(content[key], (*path, key))
+
+
+@pytest.mark.parametrize(
+    "kind, name",
+    [
+        ("COCO compressed runs", "annotations/instances_val2017.json"),
+        ("COCO polygons", "annotations/instances_val2017.json"),
+        ("LabelMe in splits", "val/p2.json"),
+        ("Label Studio", "project-1.json"),
+    ],
+)
+def test_whatever_stands_at_any_place_of_a_json_file_is_one_line(tmp_path, kind, name):
+    (KINDS | {"Label Studio": label_studio})[kind](tmp_path)
+    whole, refusals = (tmp_path / name).read_text(), 0
+    for path in [path for path in places(json.loads(whole)) if path]:
+        for value in (None, "a\nb", 1e999, -1, [[]], {}, "\0"):
+            content = json.loads(whole)
+            inner = content
+            for key in path[:-1]:
+                inner = inner[key]
+            inner[path[-1]] = value
+            write(tmp_path / name, content)
+            try:
+                use(tmp_path)
+            except UserError as error:
+                refusals += 1
+                assert len(str(error).splitlines()) == 1 and len(str(error)) < 600
+    assert refusals > 10
 
 
 @pytest.mark.parametrize("kind", ["CVAT", "Roboflow", "COCO runs", "LabelMe in splits",

@@ -124,6 +124,9 @@ def folder(tmp_path_factory):
     prepare(folder, "Unnamed", unnamed, {"train": pairs([mask_of(4), mask_of(6)])})
     counted = {"image": PICTURE, "mask": labeled(3)}
     prepare(folder, "Counted", counted, {"train": pairs([mask_of(0)])})
+    for name, count in (("Single", 1), ("Many", 300)):
+        masks = {"image": PICTURE, "mask": labeled(count)}
+        prepare(folder, name, masks, {"train": pairs([mask_of(0)])})
     deep = tfds.features.Image(shape=(None, None, 1), dtype=np.uint16, encoding_format="png")
     prepare(folder, "Deep", {"image": PICTURE, "mask": deep}, {
         "train": pairs([mask_of(0).astype(np.uint16)] * 2)
@@ -255,6 +258,8 @@ def test_the_splits_of_a_builder(folder, name, splits):
         ("words", "found no pictures"),
         ("deep", "a mask of mode I;16; expected 8 bits"),
         ("counted", "no split 'val'; expected one of train"),
+        ("single", "one class, '0'; expected two or more"),
+        ("many", "300 classes; expected 255 at most"),
     ],
 )
 def test_what_is_no_dataset_of_masks_gets_one_line(refused, folder, name, says):
