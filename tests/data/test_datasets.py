@@ -262,7 +262,12 @@ def test_a_damaged_labels_file_gets_one_line(refused, folder, content):
         ("folder", True, "test", "test"),
         ("camvid", True, "train", "train"),
         ("folder", "none", "train", "none: no such folder"),
-        ("folder", "masks", "train", "no such folder; expected one with masks"),
+        (
+            "folder",
+            "masks",
+            "train",
+            "no data set that is known; expected images/train/ and masks/train/",
+        ),
         ("folder", None, "train", "--data-dir"),
         ("imagenet", True, "train", "scenes, camvid, ade20k, cityscapes, voc2012, folder"),
         ("scenes", None, "test", "train, val"),

@@ -303,7 +303,7 @@ def test_five_complaints_are_printed_and_all_are_counted(tmp_path, capfd):
     for index in range(9):
         save(np.full((40, 50), 77, np.uint8), root / f"masks/train/{index}.png")
     code, lines, errors = run(capfd, "look", "--dataset", "folder", "--data-dir", root)
-    assert code == 2 and errors[-1].endswith("9 bad pairs, named above; mend or remove them")
+    assert code == 2 and errors[-1].endswith("9 bad pairs, named above; fix or remove them")
     bad = [line for line in lines if line.startswith("bad: ")]
     assert len(bad) == 5 and lines[lines.index(bad[-1]) + 1] == "and 4 more"
 

@@ -15,7 +15,7 @@ from keras_pspnet.images import resize_image, resize_nearest
 from keras_pspnet.labels import CAMVID, LabelSet
 from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.train import build as building
-from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train import checkpoint, recipes, splits
 from keras_pspnet.train import run as running
 from keras_pspnet.train.build import at_full_resolution, build, build_network
 from keras_pspnet.train.run import Run, fit
@@ -242,7 +242,7 @@ def pictures(count):
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_training_sees_whole_pictures_where_the_recipe_says_so(tmp_path, monkeypatch, whole):
     sources = {"train": pictures(4), "val": pictures(3)}
-    monkeypatch.setattr(running, "open_source", lambda *_, split, **__: sources[split])
+    monkeypatch.setattr(splits, "open_source", lambda *_, split, **__: sources[split])
     model = Listener()
     monkeypatch.setattr(running, "build", lambda *_: model)
     recipe = SMALL.change(
