@@ -1,5 +1,6 @@
 """Pictures beside masks: the plain layout, CVAT's folders, CamVid as its authors hand it out."""
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -18,9 +19,9 @@ from keras_pspnet.data.mask_labels import label_colors_txt, labelmap_txt, labels
 from keras_pspnet.data.masks import color_table
 from keras_pspnet.data.pairs import by_stems, paired
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import pictures_in
-from keras_pspnet.labels import LabelSet
+from keras_pspnet.labels import IGNORE, LabelSet
 
 COLOR_FILES = {"labelmap.txt": labelmap_txt, "label_colors.txt": label_colors_txt}
 
@@ -135,6 +136,7 @@ def _layout(what, path, masks, places, given, labels, notes) -> Layout:
         what += f", colours of {described}"
         labels, table = _described(path / described, given)
     elif given.labels is not None:
+        _refuse_binary(masks, files, given.labels)
         labels, table = given.labels, color_table(given.labels) if given.colors else None
     else:
         named = False
@@ -169,6 +171,25 @@ def _described(file: Path, given: Given):
     return given.labels, {color: named.get(label, label) for color, label in table.items()}
 
 
+def _refuse_binary(folder, files, labels: LabelSet) -> None:
+    """Refuse masks of 0 and 255 where two classes are named and 255 would be void.
+
+    Raises:
+        UserError: the masks hold 0 and 255 alone; a sample is looked at.
+    """
+    if len(labels) != 2 or labels.ids is not None or labels.ignore != IGNORE:
+        return
+    stamped = tuple((file, file.stat().st_mtime_ns) for file in evenly_spaced(files, 20))
+    found = None
+    with contextlib.suppress(UserError):  # the survey tells of masks that cannot be read
+        found = _found_labels(folder, stamped)
+    if found is not None and IGNORE in found.ids:
+        ids = '"ids": {"0": 0, "255": 1}, "ignore": 254'
+        raise UserError(
+            f"{folder}: the masks hold 0 and 255, and 255 would be void; add {ids} to labels.json"
+        )
+
+
 def _labels(folder, files, labels: LabelSet | None) -> LabelSet:
     """Return the labels of masks that nobody has named: those given, or those found.
 
@@ -176,7 +197,7 @@ def _labels(folder, files, labels: LabelSet | None) -> LabelSet:
     masks, one may hold {0, 1} and one {0, 255}.
     """
     stamped = tuple((file, file.stat().st_mtime_ns) for file in files)
-    if labels is None or labels.ids is None:
+    if labels is None:
         return _found_labels(folder, stamped)
     try:
         found = _found_labels(folder, stamped)

@@ -1,5 +1,6 @@
 """YOLO segmentation: a text file of polygons for each picture, and data.yaml with the names."""
 
+import itertools
 from pathlib import Path
 
 import yaml
@@ -34,13 +35,16 @@ def yolo(path: Path, given: Given) -> Layout | None:
         given: what labels.json says.
 
     Returns:
-        The layout, or None if there is no data.yaml.
+        The layout, or None if this is no folder of YOLO's.
 
     Raises:
         UserError: a file that is not of this form.
     """
     file = next((path / name for name in NAMES if (path / name).is_file()), None)
     if file is None:
+        texts = itertools.chain(path.glob("labels/*/*.txt"), path.glob("*/labels/*.txt"))
+        if not (path / "masks").is_dir() and next(texts, None):
+            raise UserError(f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add it")
         return None
     names = _names(file)
     folders = by_split(_folders(path))

@@ -116,4 +116,5 @@ def moved_data(out, data_dir) -> str | None:
     before = os.path.normpath(Path(out) / before)  # a relative path is relative to the run
     if os.path.realpath(before) == os.path.realpath(data_dir):
         return None
-    return f"note: the run began with {before}; {data_dir} has the same pictures and classes"
+    same = "has pictures of the same names, and the same classes"
+    return f"note: the run began with {before}; {data_dir} {same}"

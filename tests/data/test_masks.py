@@ -266,3 +266,34 @@ def test_a_colour_between_two_others_is_found_by_binary_search():
     ids = random.integers(0, 200, (40, 50)).astype(np.uint8)
     found = masks.decode(colors(ids, labels), None, labels, masks.color_table(labels), "m")
     np.testing.assert_array_equal(found, ids)
+
+
+def test_a_model_without_mask_values_decodes_an_unnamed_folder_by_its_class_ids(tmp_path, refused):
+    model = LabelSet(("ground", "leaf", "bug"))
+    mask = np.array([[0, 0, 2, 2]] * 3, np.uint8)
+    for kind, array in (("images", np.zeros((3, 4, 3), np.uint8)), ("masks", mask)):
+        (tmp_path / kind / "val").mkdir(parents=True)
+        Image.fromarray(array).save(tmp_path / kind / "val" / "a.png")
+    source = open_source("folder", tmp_path, split="val", labels=model)
+    assert source.labels == model
+    np.testing.assert_array_equal(source.read(0)[1], mask)
+    Image.fromarray(np.array([[0, 2, 7, 7]] * 3, np.uint8)).save(tmp_path / "masks/val/a.png")
+    source = open_source("folder", tmp_path, split="val", labels=model)
+    assert "label 7 is out of range" in refused(source.read, 0)
+
+
+def test_binary_masks_are_not_void_in_silence_where_two_classes_are_named(tmp_path, refused):
+    for split in ("train", "val"):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / split).mkdir(parents=True)
+        Image.fromarray(np.zeros((3, 4, 3), np.uint8)).save(tmp_path / "images" / split / "a.png")
+        mask = Image.fromarray(np.array([[0, 0, 255, 255]] * 3, np.uint8))
+        mask.save(tmp_path / "masks" / split / "a.png")
+    named = {"names": ["ground", "leaf"]}
+    (tmp_path / "labels.json").write_text(json.dumps(named))
+    message = refused(open_source, "folder", tmp_path, split="train")
+    assert '255 would be void; add "ids": {"0": 0, "255": 1}, "ignore": 254' in message
+    named |= {"ids": {"0": 0, "255": 1}, "ignore": 254}
+    (tmp_path / "labels.json").write_text(json.dumps(named))
+    mask = open_source("folder", tmp_path, split="train").read(0)[1]
+    np.testing.assert_array_equal(mask, [[0, 0, 1, 1]] * 3)

@@ -118,7 +118,10 @@ def test_the_same_data_in_another_folder_are_resumed_with_and_noted(data, tmp_pa
     shutil.copytree(data, moved)
     assert now(moved) == before and is_resumable(RECIPE, out, now(moved))
     note = moved_data(out, moved)
-    assert note == f"note: the run began with {data}; {moved} has the same pictures and classes"
+    assert note == (
+        f"note: the run began with {data}; {moved} has pictures of the same names, "
+        "and the same classes"
+    )
 
 
 def test_pictures_that_a_run_does_not_use_may_come(data):
