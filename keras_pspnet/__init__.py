@@ -1,6 +1,6 @@
 """PSPNet (Zhao et al., CVPR 2017) in Keras 3: train on a desk, run on a phone.
 
-The public names stand in `__init__.pyi`. They are loaded when they are first used, so that
+The public names are listed in `__init__.pyi`. Each is loaded on first use, so that
 `import keras_pspnet` does not import TensorFlow.
 """
 

@@ -1,6 +1,6 @@
 """Load datasets: pictures and masks on disk become batches for `model.fit`.
 
-The names stand in `__init__.pyi`. They are loaded when they are first used, so that
+The names are listed in `__init__.pyi`. Each is loaded on first use, so that
 `data.datasets` and `data.inspect` work without TensorFlow.
 """
 

@@ -201,7 +201,7 @@ def _labels(folder, files, labels: LabelSet | None) -> LabelSet:
         return _found_labels(folder, stamped)
     try:
         found = _found_labels(folder, stamped)
-    except UserError:  # one class alone is no fault of masks to score on
+    except UserError:  # masks that are only scored may hold a single class
         return labels
     return found if found.names == labels.names else labels
 

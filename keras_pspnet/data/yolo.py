@@ -35,7 +35,7 @@ def yolo(path: Path, given: Given) -> Layout | None:
         given: what labels.json says.
 
     Returns:
-        The layout, or None if this is no folder of YOLO's.
+        The layout, or None if the folder is not in YOLO's layout.
 
     Raises:
         UserError: a file that is not of this form.

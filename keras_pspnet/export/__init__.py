@@ -1,6 +1,6 @@
 """Export a trained model to files for devices.
 
-The names stand in `__init__.pyi`. They are loaded when they are first used, so that
+The names are listed in `__init__.pyi`. Each is loaded on first use, so that
 `export.formats` works without TensorFlow.
 """
 

@@ -1,6 +1,6 @@
 """Recipes and their training.
 
-The names stand in `__init__.pyi`. They are loaded when they are first used, so that `train.recipes`
+The names are listed in `__init__.pyi`. Each is loaded on first use, so that `train.recipes`
 works without TensorFlow.
 """
 
