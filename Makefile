@@ -1,11 +1,15 @@
 # Everything runs from a bare clone with python3 alone: the first target makes the environment.
 PYTHON ?= python3
 BIN := .venv/bin
+CORE := .venv/.core
 READY := .venv/.ready
+# Without --no-compile pip compiles all of TensorFlow, most of which is never imported.
+PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt
 
 .PHONY: install demo test verify bench notebooks docs lint
 
-demo: $(READY)
+# The demo needs the package alone; the other targets add its extras, the first time.
+demo: $(CORE)
 	$(BIN)/keras-pspnet demo --out runs/demo
 
 test: $(READY)
@@ -46,8 +50,12 @@ lint: $(READY)
 
 install: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "keras_pspnet needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,mobile,docs,test]'
+	$(PIP) -e .
+	@touch $@
+
+$(READY): $(CORE)
+	$(PIP) -e '.[datasets,pretrained,mobile,docs,test]'
 	@touch $@

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
-from keras_pspnet.data.pairs import Source, check_split, paired, paired_files, source
+from keras_pspnet.data.pairs import (
+    Source,
+    by_stems,
+    check_split,
+    paired,
+    paired_files,
+    source,
+)
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.images import is_picture, pictures_in
@@ -19,9 +26,40 @@ VOC_LISTS = {  # split -> the file names of its list, without .txt
 
 
 def camvid(path: Path, split: str) -> Source:
-    """Open a split of CamVid as SegNet lays it out: SPLIT/*.png beside SPLITannot/*.png."""
+    """Open a split of CamVid as SegNet lays it out: SPLIT/*.png beside SPLITannot/*.png.
+
+    Neighbouring frames of a drive look alike, and the frames of val lie between those of train. To
+    validate on another drive, "train+val" joins both, "clip:ID" takes the frames of one drive out
+    of them ("clip:0006R0": names that begin with 0006R0_), and "not-clip:ID" all others.
+    """
     _refuse_original_camvid(path)
-    return paired_files(path / split, path / f"{split}annot", CAMVID)
+    way, _, clip = split.partition(":")
+    folders = ("train", "val") if clip or split == "train+val" else (split,)
+    unpaired: list[UserError] = []
+    pictures, masks = (
+        by_stems(
+            [f for name in folders for f in pictures_in(path / f"{name}{end}", kind)], unpaired
+        )
+        for end, kind in (("", "pictures"), ("annot", "masks"))
+    )
+    if clip:
+        clips = sorted({_clip(stem) for stem in pictures})
+        if way not in ("clip", "not-clip") or clip not in clips:
+            expected = ", ".join(f"clip:{name}, not-clip:{name}" for name in clips)
+            raise UserError(f"{path}: no split {split!r}; expected one of {expected}")
+        kept = way == "clip"
+        pictures, masks = (
+            {stem: file for stem, file in files.items() if (_clip(stem) == clip) == kept}
+            for files in (pictures, masks)
+        )
+    places = [path if len(folders) > 1 else path / f"{split}{end}" for end in ("", "annot")]
+    pairs, errors = paired(pictures, masks, places, lambda _: CAMVID)
+    return source(pairs, CAMVID, (*unpaired, *errors))
+
+
+def _clip(stem: str) -> str:
+    """Return the drive of a frame, as 0006R0 of 0006R0_f00930."""
+    return stem.partition("_")[0]
 
 
 def camvid_splits(path: Path) -> list[str]:

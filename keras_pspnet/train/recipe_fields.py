@@ -40,7 +40,7 @@ class Recipe:
         backbone, backbone_weights, output_stride, bins, pooling, reduce_channels, channels,
             dropout, align_corners: see `build_pspnet`.
         crop: (H, W) of training and validation pictures, in pixels.
-        train_split: split to train on; validation uses "val".
+        train_split, val_split: splits to train and to validate on.
         train_images, val_images: use the first so many pictures of the split; None uses all.
         batch_size: pictures per step, 2 or more where a pyramid branch of one region has a batch
             norm; an epoch leaves out an incomplete last batch.
@@ -79,6 +79,7 @@ class Recipe:
     align_corners: bool = True
     crop: tuple[int, int] = _number((473, 473), 17, 100_000)
     train_split: str = "train"
+    val_split: str = "val"
     train_images: int | None = _number(None, 1, 10**9)
     val_images: int | None = _number(None, 1, 10**9)
     batch_size: int = _number(16, 1, 100_000)

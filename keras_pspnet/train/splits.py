@@ -16,7 +16,7 @@ def open_splits(recipe: Recipe, data_dir=None) -> tuple[Source, Source]:
         UserError: no such dataset, folder or split, or fewer pictures than a batch.
     """
     train = open_source(recipe.dataset, data_dir, split=recipe.train_split, size=recipe.crop)
-    val = open_source(recipe.dataset, data_dir, split="val", size=recipe.crop)
+    val = open_source(recipe.dataset, data_dir, split=recipe.val_split, size=recipe.crop)
     train, val = train.first(recipe.train_images), val.first(recipe.val_images)
     if len(train) < recipe.batch_size and not train.unpaired:
         raise UserError(

@@ -285,6 +285,28 @@ def test_the_splits_of_a_folder_are_those_of_its_pictures(folder):
     assert splits_of("folder", str(folder)) == ["train", "val", "a", "test"]
 
 
+def test_camvid_is_split_by_drive(tmp_path, refused):
+    frames = {"train": ["0001TP_1", "0006R0_f1", "0016E5_1"], "val": ["0016E5_2"]}
+    for split, stems in frames.items():
+        for folder in (split, f"{split}annot"):
+            (tmp_path / folder).mkdir()
+            for stem in stems:
+                Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / folder / f"{stem}.png")
+
+    def stems(split):
+        source = open_source("camvid", tmp_path, split=split).paired()
+        assert [source.read(index)[1].max() for index in range(len(source))] == [0] * len(source)
+        return [Path(name).stem for name in source.names]
+
+    assert stems("train+val") == [*frames["train"], *frames["val"]]
+    assert stems("clip:0016E5") == ["0016E5_1", "0016E5_2"]
+    assert stems("not-clip:0016E5") == ["0001TP_1", "0006R0_f1"]
+    assert "clip:0001TP, not-clip:0001TP" in refused(stems, "clip:Seq05VD")
+    assert "not-clip:0006R0" in refused(stems, "drive:0006R0")
+    (tmp_path / "valannot" / "0016E5_2.png").unlink()
+    assert "no pictures in this folder" in refused(stems, "clip:0016E5")
+
+
 def test_the_splits_of_camvid_have_masks_beside_them(tmp_path):
     for name in ("val", "valannot", "train", "trainannot", "test", "lost_annot"):
         (tmp_path / name).mkdir()
