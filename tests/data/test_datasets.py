@@ -1,6 +1,7 @@
 """Datasets on disk: what a split holds, and one line for whatever is wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
