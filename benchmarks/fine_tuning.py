@@ -4,9 +4,9 @@
         --set train_split=not-clip:0006R0 epochs=10 coarse_epochs=10
     python benchmarks/fine_tuning.py --data-dir CAMVID --start runs/other_drives/last.keras
 
-The first 40 frames of CamVid's drive 0006R0, reduced to background and car, are trained on with the
-recipe folder_lite0, and the other 61 are scored: once from ImageNet's weights, once from the network
-that was trained on the other drives. Writes results/fine_tuning.json.
+The first 40 frames of CamVid's drive 0006R0, reduced to background and car, are trained on with
+the recipe folder_lite0, and the other 61 are scored: once from ImageNet's weights, once from the
+network that was trained on the other drives. Writes results/fine_tuning.json.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main():
         "data": f"CamVid, drive {CLIP}: its first {PICTURES} frames to train, the other 61 scored; "
         "background and car",
         "recipe": "folder_lite0",
-        "protocol": "keras-pspnet evaluate last.keras: whole picture at the model's size, one scale",
+        "protocol": "keras-pspnet evaluate last.keras: whole picture at the model's size",
         "machine": machine(),
         "runs": runs,
     }
