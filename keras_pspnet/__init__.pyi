@@ -6,6 +6,7 @@ from . import scenes as scenes
 from . import scoring as scoring
 from . import train as train
 from . import visualize as visualize
+from .cpu import fast_cpu as fast_cpu
 from .errors import UserError as UserError
 from .export.deliver import export_model as export_model
 from .inference.load import load_model as load_model

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from keras_pspnet import __version__
 from keras_pspnet.cli import commands
+from keras_pspnet.cpu import fast_cpu
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import COMMAND_FORMATS
 
@@ -145,6 +146,8 @@ def run(program: str, call: Callable, options) -> int:
     user can put right, printed as one line; 130 after Ctrl-C or SIGTERM. Other errors are raised.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if "tensorflow" not in sys.modules:  # it is where a script calls `main`
+        fast_cpu()
     try:
         with sigterm_as_interrupt():
             call(options)
