@@ -16,7 +16,7 @@ from keras_pspnet.data.layouts import in_order
 from keras_pspnet.data.mask_folders import camvid_original, cvat, plain
 from keras_pspnet.data.mask_labels import check_classes
 from keras_pspnet.data.pairs import Source, check_split, source
-from keras_pspnet.data.yolo import yolo
+from keras_pspnet.data.yolo import elsewhere, yolo
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_json
 from keras_pspnet.images import is_picture
@@ -26,8 +26,8 @@ EXPECTED = (
     "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow (COCO), LabelMe, "
     "YOLO or Label Studio export"
 )
-DEPTH = 2
-"""How deep in a data set's folder annotations lie."""
+DEPTH = 3
+"""How deep in a data set's folder annotations lie: images/train/camera/."""
 
 
 def folder(path: Path, split: str, labels: LabelSet | None = None) -> Source:
@@ -75,7 +75,7 @@ def read_layout(path: Path, uncovered: str | None = None, labels: LabelSet | Non
             255, `uncovered` for masks.
     """
     path = Path(path)
-    layout = _read_layout(path, _stamp(path), Given.read(path, uncovered), labels)
+    layout = _read_layout(path, _stamp(path, *elsewhere(path)), Given.read(path, uncovered), labels)
     if uncovered and layout.uncovered is None:
         raise UserError(
             f"--uncovered {uncovered}: {path} holds masks, which have a value for every pixel; "
@@ -123,7 +123,7 @@ def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
     raise UserError(f"{path}: no data set that is known; expected {EXPECTED}")
 
 
-def _stamp(path: Path) -> str:
+def _stamp(*paths: Path) -> str:
     """Return what changes when a file of a data set is added, removed or written."""
     lines = []
 
@@ -140,7 +140,8 @@ def _stamp(path: Path) -> str:
                     about = entry.stat()
                     lines.append(f"{entry.path} {about.st_mtime_ns} {about.st_size}")
 
-    visit(path, DEPTH)
+    for path in paths:
+        visit(path, DEPTH)
     return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
 
 
