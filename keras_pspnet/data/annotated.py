@@ -89,7 +89,7 @@ class Classes:
     """The classes of polygons: the ids of their names, and the value of pixels in none.
 
     Args:
-        names: the names that are used, in order.
+        names: list of the names that are used, in order.
         given: labels.json, whose names and order go first.
         where: the file, for messages.
 
@@ -103,7 +103,11 @@ class Classes:
         if given.labels is None:
             objects = [n for n in names if n.lower() not in (*BACKGROUND_NAMES, *VOID_NAMES)]
             if not objects:
-                raise UserError(f"{where}: no class is used; expected annotated regions")
+                used = f"no class but {names[0]!r} is used" if names else "no class is used"
+                raise UserError(
+                    f"{where}: {used}; annotate objects of a class of their own, as what is in no "
+                    "region is background already"
+                )
             with_background = not void or any(n.lower() in BACKGROUND_NAMES for n in names)
             objects = [BACKGROUND] * with_background + objects
             colors = ((0, 0, 0),) * with_background + voc_palette(len(objects))

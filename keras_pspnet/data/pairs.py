@@ -156,9 +156,20 @@ def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
         UserError: a folder is missing or holds no pictures.
     """
     unpaired: list[UserError] = []
-    by_stem = [by_stems(pictures_in(folder), unpaired) for folder in (images, masks)]
+    by_stem = [by_stems(files, unpaired) for files in (pictures_in(images), masks_in(masks))]
     pairs, more = paired(*by_stem, (images, masks), lambda _: labels)
     return source(pairs, labels, (*unpaired, *more))
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Return the masks of a folder, sorted by name.
+
+    Raises:
+        UserError: no such folder, or no mask in it.
+    """
+    if folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir()):
+        raise UserError(f"{folder}: no masks in this folder; expected a PNG for each picture")
+    return pictures_in(folder, "masks")
 
 
 def paired(pictures, masks, folders, labels, table=None):
