@@ -194,7 +194,7 @@ def folders_below(folder: Path) -> list[Path]:
     return [f for f in visible(folder) if f.is_dir()]
 
 
-def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
+def drawn_pair(picture: Path, annotation: Path, size, draw, more=()) -> Pair:
     """Return a pair whose mask is drawn at the size that its annotations are for.
 
     Annotation tools that ignore EXIF store coordinates of the unturned picture: such a mask is
@@ -205,6 +205,7 @@ def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
         annotation: the annotations' file.
         size: (H, W) that the annotations are for; None if they do not say.
         draw: (H, W) -> (H, W) uint8 mask.
+        more: further files of annotations.
     """
 
     def mask(upright):
@@ -221,7 +222,7 @@ def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
             f"{upright[1]}x{upright[0]}; expected the same"
         )
 
-    return Pair(picture, mask, annotation, size=size)
+    return Pair(picture, mask, annotation, size=size, more=tuple(more))
 
 
 def picture_size(height, width) -> tuple[int, int] | None:

@@ -53,6 +53,7 @@ def open_split(path: Path, layout: Layout, split: str) -> Source:
         layout.errors.get(split, ()),
         notes=(f"{path}: {layout.what}", *layout.notes),
         named=layout.named,
+        uncovered=layout.uncovered,
     )
 
 

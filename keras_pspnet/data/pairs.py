@@ -29,6 +29,8 @@ class Source:
             was then drawn on the stored pixels or on the turned ones: nobody can tell.
         notes: what a user should know, as how the reader made the splits.
         named: False if nobody has named the classes.
+        files: index -> the files that `read` reads, the picture first; none where there are none.
+        uncovered: what pixels in no polygon are, "background" or "void"; None without polygons.
     """
 
     names: tuple[str, ...]
@@ -38,6 +40,8 @@ class Source:
     turned: Callable[[int], bool] = lambda index: False
     notes: tuple[str, ...] = ()
     named: bool = True
+    files: Callable[[int], tuple[Path, ...]] = lambda index: ()
+    uncovered: str | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -113,6 +117,7 @@ class Pair:
         annotation: the file that the mask comes from, for messages.
         pixels: True if that file is a picture of its own, with an EXIF orientation of its own.
         size: the (H, W) that the annotations say they are for.
+        more: further files that the mask comes from.
     """
 
     picture: Path
@@ -120,6 +125,7 @@ class Pair:
     annotation: Path
     pixels: bool = False
     size: tuple[int, int] | None = None
+    more: tuple[Path, ...] = ()
 
 
 def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> Source:
@@ -145,8 +151,12 @@ def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> So
         told = turn in (5, 6, 7, 8) and pair.size is not None and pair.size[0] != pair.size[1]
         return turn != 1 and not told
 
+    def files(index):
+        pair = ordered[index]
+        return pair.picture, pair.annotation, *pair.more
+
     names = tuple(str(pair.picture) for pair in ordered)
-    return Source(names, labels, read, tuple(unpaired), turned, **about)
+    return Source(names, labels, read, tuple(unpaired), turned, files=files, **about)
 
 
 def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
