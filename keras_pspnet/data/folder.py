@@ -16,6 +16,7 @@ from keras_pspnet.data.layouts import in_order
 from keras_pspnet.data.mask_folders import camvid_original, cvat, plain
 from keras_pspnet.data.mask_labels import check_classes
 from keras_pspnet.data.pairs import Source, check_split, source
+from keras_pspnet.data.roboflow_masks import roboflow_masks
 from keras_pspnet.data.yolo import elsewhere, yolo
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_json
@@ -23,8 +24,8 @@ from keras_pspnet.images import is_picture
 from keras_pspnet.labels import LabelSet
 
 EXPECTED = (
-    "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow (COCO), LabelMe, "
-    "YOLO or Label Studio export"
+    "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow, LabelMe, YOLO or "
+    "Label Studio export"
 )
 DEPTH = 3
 """How deep in a data set's folder annotations lie: images/train/camera/."""
@@ -113,6 +114,7 @@ def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
         lambda: plain(path, given, labels) if masks else None,
         lambda: cvat(path, given, labels),
         lambda: camvid_original(path, given, labels),
+        lambda: roboflow_masks(path, given),
         lambda: coco(path, given),
         lambda: yolo(path, given),
         lambda: labelme(path, given),
