@@ -61,8 +61,8 @@ def pictures_of(folder) -> list[Path]:
         if (below := _pictures_below(Path(folder))) is None:
             raise
         raise UserError(
-            f"{folder}: no pictures in this folder itself; as calibration give the folder that holds "
-            f"them, as {below}"
+            f"{folder}: no pictures in this folder, but below it; as calibration give a folder of "
+            f"pictures, such as {below}"
         ) from error
 
 
