@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from keras_pspnet.data import splitting
-from keras_pspnet.data.annotated import Given, Layout, counted
+from keras_pspnet.data.annotated import Given, Layout, counted, folders_below
 from keras_pspnet.data.coco import coco
 from keras_pspnet.data.label_studio import label_studio
 from keras_pspnet.data.labelme import labelme
@@ -27,6 +27,12 @@ EXPECTED = (
     "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow, LabelMe, YOLO or "
     "Label Studio export"
 )
+OF_DATASETS = {
+    "trainannot": "camvid",
+    "annotations/training": "ade20k",
+    "gtFine": "cityscapes",
+}
+"""Folders by which the layouts of `layouts` are told."""
 DEPTH = 3
 """How deep in a data set's folder annotations lie: images/train/camera/."""
 
@@ -108,6 +114,22 @@ def _read_layout(path: Path, stamp: str, given: Given, labels: LabelSet | None) 
 
 
 def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
+    for place, name in OF_DATASETS.items():
+        if (path / place).is_dir() and not (path / "masks").is_dir():
+            raise UserError(f"{path}: holds {place}/, as the dataset {name}; use --dataset {name}")
+    layout = _known(path, given, labels)
+    if layout is not None:
+        return layout
+    expected = EXPECTED
+    for below in folders_below(path):
+        with contextlib.suppress(UserError):
+            if _known(below, Given(), labels) is not None:
+                expected = f"a folder such as {below}"
+    raise UserError(f"{path}: no data set that is known; expected {expected}")
+
+
+def _known(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
+    """Return the layout of a folder; None if it is none that is known."""
     masks = any(is_picture(f) for pattern in ("*", "*/*") for f in (path / "masks").glob(pattern))
     for read in (
         lambda: label_studio(path, given),
@@ -123,7 +145,7 @@ def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
         layout = read()
         if layout is not None:
             return layout
-    raise UserError(f"{path}: no data set that is known; expected {EXPECTED}")
+    return None
 
 
 def _stamp(*paths: Path) -> str:

@@ -43,9 +43,12 @@ def yolo(path: Path, given: Given) -> Layout | None:
     """
     file = _file(path)
     if file is None:
-        texts = itertools.chain(path.glob("labels/*/*.txt"), path.glob("*/labels/*.txt"))
-        if not (path / "masks").is_dir() and next(texts, None):
-            raise UserError(f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add it")
+        texts = map(path.glob, ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"))
+        if not (path / "masks").is_dir() and next(itertools.chain.from_iterable(texts), None):
+            raise UserError(
+                f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add one with "
+                "names: [leaf, bug, ...]"
+            )
         return None
     content = _content(file)
     names, errors = _names(file, content), {}
