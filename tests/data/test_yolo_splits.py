@@ -111,8 +111,8 @@ def test_a_data_set_beside_data_yaml_is_read_anew_where_it_changes(tmp_path):
     "text, says",
     [
         ("train: train/images\nval: pictures/v", "val: pictures/v is not there; correct it, or"),
-        ("train: pictures/t\nval: train/images", "train: pictures/t is not there; correct it"),
-        ("train: '\\0'\nval: train/images", "train: "),
+        ("train: pictures/t\nval: elsewhere/images", "train: pictures/t is not there; correct it"),
+        ('train: "\\0"\nval: elsewhere/images', "is not there; correct it"),
         (f"train: {'x' * 300}", "is not there"),
         ("train: 7", "train: expected a folder, a .txt list, or several of them"),
         ("train: {a: b}", "train: expected a folder"),
