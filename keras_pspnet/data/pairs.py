@@ -11,7 +11,14 @@ import numpy as np
 
 from keras_pspnet.data.masks import decode
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.images import orientation, pictures_in, read_image, read_mask, unread_pictures
+from keras_pspnet.images import (
+    is_picture,
+    orientation,
+    pictures_in,
+    read_image,
+    read_mask,
+    unread_pictures,
+)
 from keras_pspnet.labels import LabelSet
 
 
@@ -177,7 +184,8 @@ def masks_in(folder: Path) -> list[Path]:
     Raises:
         UserError: no such folder, or no mask in it.
     """
-    if folder.is_dir() and all(file.name.startswith(".") for file in folder.iterdir()):
+    files = folder.iterdir() if folder.is_dir() and not unread_pictures(folder) else None
+    if files is not None and not any(map(is_picture, files)):
         raise UserError(f"{folder}: no masks in this folder; expected a PNG for each picture")
     return pictures_in(folder, "masks")
 
