@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from keras_pspnet.cli import quiet
@@ -107,7 +108,8 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     try:
         run = json.loads(read_bytes(file))
         dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
-        data_dir = data_dir and file.parent / data_dir  # if relative, to the run
+        # If relative, to the run; normalized, as messages name its files.
+        data_dir = data_dir and os.path.normpath(file.parent / data_dir)
         count = run.get("train_images") and int(run["train_images"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not the recipe of a training ({error})") from error
