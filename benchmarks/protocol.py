@@ -56,7 +56,7 @@ def measured(backbone, output_stride, scales, flip=""):
 
     import keras_pspnet
     from keras_pspnet.inference.load import as_predictor
-    from keras_pspnet.inference.segment import Protocol, segment
+    from keras_pspnet.inference.segment import segment
 
     model = keras_pspnet.build_pspnet(
         19, input_shape=(713, 713, 3), backbone=backbone, output_stride=int(output_stride)
@@ -70,10 +70,10 @@ def measured(backbone, output_stride, scales, flip=""):
 
     network = dataclasses.replace(network, run=counted)
     image = np.random.default_rng(0).integers(0, 256, (1024, 2048, 3), np.uint8)
-    protocol = Protocol((713, 713), 2048, tuple(map(float, scales.split(","))), bool(flip))
     loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    segment(network, image, protocol)
+    scales = tuple(map(float, scales.split(",")))
+    segment(network, image, crop=(713, 713), base=2048, scales=scales, flip=bool(flip))
     return {
         "windows": sum(windows),
         "at_once": max(windows),

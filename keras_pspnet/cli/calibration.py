@@ -2,14 +2,20 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from keras_pspnet.cli import quiet
 from keras_pspnet.errors import UserError
-from keras_pspnet.export.calibration import SCENES, check_calibration, check_pictures
+from keras_pspnet.export.calibration import (
+    SCENES,
+    check_calibration,
+    check_pictures,
+    pictures_of,
+)
 from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES, COMMAND_FORMATS
 from keras_pspnet.files import evenly_spaced, read_bytes
-from keras_pspnet.images import list_images, read_image
+from keras_pspnet.images import as_picture, read_image
 from keras_pspnet.labels import LabelSet
 
 
@@ -57,7 +63,7 @@ def choose(model, given, formats) -> Choice:
     if given == SCENES:
         return Choice(chosen, SCENES, "generated scenes")
     if given:
-        pictures = list_images(given)
+        pictures = pictures_of(given)
         # export_files takes the same ones.
         checked = evenly_spaced(pictures, CALIBRATION_PICTURES)
         check_pictures((str(path), read_image(path)) for path in checked)
@@ -69,7 +75,10 @@ def choose(model, given, formats) -> Choice:
         except (UserError, ValueError) as error:
             why = f"no training data ({error})"
         else:
-            check_pictures((f"training picture {i}", pair[0]) for i, pair in enumerate(pictures))
+            check_pictures(
+                (f"training picture {given if isinstance(given, Path) else i}", as_picture(given))
+                for i, (given, _) in enumerate(pictures)
+            )
             return Choice(chosen, pictures, "training pictures", labels)
     if formats:
         check_calibration(formats, None, why)
@@ -87,7 +96,9 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
         file: `recipe.json` of the model's run folder, which holds the data folder.
 
     Returns:
-        At most 32 (image, mask) pairs, and the classes of the masks.
+        At most 32 (image, mask) pairs, evenly spaced, and the classes of the masks. An image is its
+        file, by whose name a warning can call it, or a uint8 array where it has none. Generated
+        scenes are of the recipe's crop.
 
     Raises:
         UserError, ValueError: the recipe or the data cannot be read.
@@ -97,10 +108,16 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     try:
         run = json.loads(read_bytes(file))
         dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
-        data_dir = data_dir and file.parent / data_dir  # if relative, to the run
+        # If relative, to the run; normalized, as messages name its files.
+        data_dir = data_dir and os.path.normpath(file.parent / data_dir)
+        count = run.get("train_images") and int(run["train_images"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not the recipe of a training ({error})") from error
     quiet.quiet_datasets(dataset)
-    source = open_source(dataset, data_dir, split=split, download=False).paired()
-    chosen = evenly_spaced(range(len(source)), CALIBRATION_PICTURES)
-    return [source.read(index) for index in chosen], source.labels
+    source = open_source(dataset, data_dir, split=split, size=run.get("crop"), download=False)
+    source = source.first(count).paired()
+    pairs = []
+    for index in evenly_spaced(range(len(source)), CALIBRATION_PICTURES):
+        image, mask = source.read(index)
+        pairs.append((next(iter(source.files(index)), image), mask))
+    return pairs, source.labels

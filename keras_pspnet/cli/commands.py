@@ -88,7 +88,7 @@ def predict(options) -> None:
     from keras_pspnet.cli import evaluation
     from keras_pspnet.files import unique_stems, write_together
     from keras_pspnet.inference.load import check_model
-    from keras_pspnet.inference.segment import segment
+    from keras_pspnet.inference.segment import segment_with
     from keras_pspnet.progress import track
 
     kind = check_model(options.model)
@@ -108,7 +108,7 @@ def predict(options) -> None:
     for path, stem in track(pairs, "predicting", len(pairs)):
         image = read_image(path)
         sizes.add(path, image)
-        classes = segment(predictor, image, protocol)
+        classes = segment_with(predictor, image, protocol)
         sheet = visualize.overlay_with_legend(image, classes, predictor.labels)
         write_together(
             {

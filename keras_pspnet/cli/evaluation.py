@@ -10,7 +10,7 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes, writable_folder, write_together
 from keras_pspnet.inference.load import as_predictor, check_model, load_model, read_labels
 from keras_pspnet.inference.predictor import Predictor, check_classes, check_number
-from keras_pspnet.inference.segment import Protocol, segment
+from keras_pspnet.inference.segment import Protocol, segment_with
 from keras_pspnet.labels import IGNORE, LabelSet, load_labels
 
 MEANS = {  # column of the printed table -> its mean
@@ -54,7 +54,7 @@ def run(options) -> None:
             one.add(*seen)
 
     scores = metrics.evaluate(
-        lambda image: segment(predictor, image, protocol),
+        lambda image: segment_with(predictor, image, protocol),
         track(source.examples(), "evaluating", len(source)),
         source.labels,
         on_picture,

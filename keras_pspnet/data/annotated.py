@@ -89,7 +89,7 @@ class Classes:
     """The classes of polygons: the ids of their names, and the value of pixels in none.
 
     Args:
-        names: the names that are used, in order.
+        names: list of the names that are used, in order.
         given: labels.json, whose names and order go first.
         where: the file, for messages.
 
@@ -103,7 +103,11 @@ class Classes:
         if given.labels is None:
             objects = [n for n in names if n.lower() not in (*BACKGROUND_NAMES, *VOID_NAMES)]
             if not objects:
-                raise UserError(f"{where}: no class is used; expected annotated regions")
+                used = f"no class but {names[0]!r} is used" if names else "no class is used"
+                raise UserError(
+                    f"{where}: {used}; annotate objects of a class of their own, as what is in no "
+                    "region is background already"
+                )
             with_background = not void or any(n.lower() in BACKGROUND_NAMES for n in names)
             objects = [BACKGROUND] * with_background + objects
             colors = ((0, 0, 0),) * with_background + voc_palette(len(objects))
@@ -190,7 +194,7 @@ def folders_below(folder: Path) -> list[Path]:
     return [f for f in visible(folder) if f.is_dir()]
 
 
-def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
+def drawn_pair(picture: Path, annotation: Path, size, draw, more=()) -> Pair:
     """Return a pair whose mask is drawn at the size that its annotations are for.
 
     Annotation tools that ignore EXIF store coordinates of the unturned picture: such a mask is
@@ -201,6 +205,7 @@ def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
         annotation: the annotations' file.
         size: (H, W) that the annotations are for; None if they do not say.
         draw: (H, W) -> (H, W) uint8 mask.
+        more: further files of annotations.
     """
 
     def mask(upright):
@@ -217,7 +222,7 @@ def drawn_pair(picture: Path, annotation: Path, size, draw) -> Pair:
             f"{upright[1]}x{upright[0]}; expected the same"
         )
 
-    return Pair(picture, mask, annotation, size=size)
+    return Pair(picture, mask, annotation, size=size, more=tuple(more))
 
 
 def picture_size(height, width) -> tuple[int, int] | None:

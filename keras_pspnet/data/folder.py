@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from keras_pspnet.data import splitting
-from keras_pspnet.data.annotated import Given, Layout, counted
+from keras_pspnet.data.annotated import Given, Layout, counted, folders_below
 from keras_pspnet.data.coco import coco
 from keras_pspnet.data.label_studio import label_studio
 from keras_pspnet.data.labelme import labelme
@@ -16,18 +16,25 @@ from keras_pspnet.data.layouts import in_order
 from keras_pspnet.data.mask_folders import camvid_original, cvat, plain
 from keras_pspnet.data.mask_labels import check_classes
 from keras_pspnet.data.pairs import Source, check_split, source
-from keras_pspnet.data.yolo import yolo
+from keras_pspnet.data.roboflow_masks import roboflow_masks
+from keras_pspnet.data.yolo import elsewhere, yolo
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_json
 from keras_pspnet.images import is_picture
 from keras_pspnet.labels import LabelSet
 
 EXPECTED = (
-    "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow (COCO), LabelMe, "
-    "YOLO or Label Studio export"
+    "images/train/ and masks/train/, images/ and masks/, or what CVAT, Roboflow, LabelMe, YOLO or "
+    "Label Studio export"
 )
-DEPTH = 2
-"""How deep in a data set's folder annotations lie."""
+OF_DATASETS = {
+    "trainannot": "camvid",
+    "annotations/training": "ade20k",
+    "gtFine": "cityscapes",
+}
+"""Folders by which the layouts of `layouts` are told."""
+DEPTH = 3
+"""How deep in a data set's folder annotations lie: images/train/camera/."""
 
 
 def folder(path: Path, split: str, labels: LabelSet | None = None) -> Source:
@@ -53,6 +60,7 @@ def open_split(path: Path, layout: Layout, split: str) -> Source:
         layout.errors.get(split, ()),
         notes=(f"{path}: {layout.what}", *layout.notes),
         named=layout.named,
+        uncovered=layout.uncovered,
     )
 
 
@@ -75,7 +83,7 @@ def read_layout(path: Path, uncovered: str | None = None, labels: LabelSet | Non
             255, `uncovered` for masks.
     """
     path = Path(path)
-    layout = _read_layout(path, _stamp(path), Given.read(path, uncovered), labels)
+    layout = _read_layout(path, _stamp(path, *elsewhere(path)), Given.read(path, uncovered), labels)
     if uncovered and layout.uncovered is None:
         raise UserError(
             f"--uncovered {uncovered}: {path} holds masks, which have a value for every pixel; "
@@ -106,12 +114,29 @@ def _read_layout(path: Path, stamp: str, given: Given, labels: LabelSet | None) 
 
 
 def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
+    for place, name in OF_DATASETS.items():
+        if (path / place).is_dir() and not (path / "masks").is_dir():
+            raise UserError(f"{path}: holds {place}/, as the dataset {name}; use --dataset {name}")
+    layout = _known(path, given, labels)
+    if layout is not None:
+        return layout
+    expected = EXPECTED
+    for below in folders_below(path):
+        with contextlib.suppress(UserError):
+            if _known(below, Given(), labels) is not None:
+                expected = f"a folder such as {below}"
+    raise UserError(f"{path}: no data set that is known; expected {expected}")
+
+
+def _known(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
+    """Return the layout of a folder; None if it is none that is known."""
     masks = any(is_picture(f) for pattern in ("*", "*/*") for f in (path / "masks").glob(pattern))
     for read in (
         lambda: label_studio(path, given),
         lambda: plain(path, given, labels) if masks else None,
         lambda: cvat(path, given, labels),
         lambda: camvid_original(path, given, labels),
+        lambda: roboflow_masks(path, given),
         lambda: coco(path, given),
         lambda: yolo(path, given),
         lambda: labelme(path, given),
@@ -120,10 +145,10 @@ def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
         layout = read()
         if layout is not None:
             return layout
-    raise UserError(f"{path}: no data set that is known; expected {EXPECTED}")
+    return None
 
 
-def _stamp(path: Path) -> str:
+def _stamp(*paths: Path) -> str:
     """Return what changes when a file of a data set is added, removed or written."""
     lines = []
 
@@ -140,7 +165,8 @@ def _stamp(path: Path) -> str:
                     about = entry.stat()
                     lines.append(f"{entry.path} {about.st_mtime_ns} {about.st_size}")
 
-    visit(path, DEPTH)
+    for path in paths:
+        visit(path, DEPTH)
     return hashlib.sha256(os.fsencode("\n".join(sorted(lines)))).hexdigest()
 
 

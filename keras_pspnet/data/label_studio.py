@@ -118,4 +118,5 @@ def _pair(picture, parts, classes):
             regions.append(Region(classes[label], inside=inside))
         return paint(regions, size, classes.uncovered)
 
-    return drawn_pair(picture, parts[0][2], None, draw)
+    files = [file for *_, file in parts]
+    return drawn_pair(picture, files[0], None, draw, files[1:])

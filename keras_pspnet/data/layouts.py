@@ -6,6 +6,7 @@ from keras_pspnet.data.pairs import (
     Source,
     by_stems,
     check_split,
+    masks_in,
     paired,
     paired_files,
     source,
@@ -37,10 +38,8 @@ def camvid(path: Path, split: str) -> Source:
     folders = ("train", "val") if clip or split == "train+val" else (split,)
     unpaired: list[UserError] = []
     pictures, masks = (
-        by_stems(
-            [f for name in folders for f in pictures_in(path / f"{name}{end}", kind)], unpaired
-        )
-        for end, kind in (("", "pictures"), ("annot", "masks"))
+        by_stems([f for name in folders for f in listed(path / f"{name}{end}")], unpaired)
+        for end, listed in (("", pictures_in), ("annot", masks_in))
     )
     if clip:
         clips = sorted({_clip(stem) for stem in pictures})
@@ -100,8 +99,10 @@ def cityscapes(path: Path, split: str) -> Source:
     by_frame = _frames(masks, "_gtFine_labelIds.png") | _frames(masks, "_gtFine_labelTrainIds.png")
     if not pictures or not by_frame:
         empty = masks if pictures else images
-        expected = "_gtFine_labelTrainIds.png or labelIds" if pictures else "_leftImg8bit.png"
-        raise UserError(f"{empty}: no pictures in folders of cities; expected *{expected}")
+        what, expected = "pictures", "_leftImg8bit.png"
+        if pictures:
+            what, expected = "masks", "_gtFine_labelTrainIds.png or labelIds"
+        raise UserError(f"{empty}: no {what} in folders of cities; expected *{expected}")
     pairs, errors = paired(
         pictures,
         by_frame,
@@ -130,10 +131,11 @@ def voc2012(path: Path, split: str) -> Source:
     if names is None and split == "train_aug":
         held_out = _voc_list(path, "val")
         if held_out is not None:
-            names = [f.stem for f in pictures_in(masks) if f.stem not in held_out]
+            names = [f.stem for f in masks_in(masks) if f.stem not in held_out]
     if not names:
         lists = " or ".join(f"{name}.txt" for name in VOC_LISTS[split])
         raise UserError(f"{path}: no split {split!r}; expected ImageSets/Segmentation/{lists}")
+    masks_in(masks)
     by_name = {name: file for name in names if (file := images / f"{name}.jpg").is_file()}
     masks_by_name = {name: file for name in names if (file := masks / f"{name}.png").is_file()}
     missing = [

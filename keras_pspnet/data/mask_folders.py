@@ -15,9 +15,9 @@ from keras_pspnet.data.annotated import (
     pictures_below,
     visible,
 )
-from keras_pspnet.data.mask_labels import label_colors_txt, labelmap_txt, labels_in
+from keras_pspnet.data.mask_labels import label_colors_txt, labelmap_txt, values_in
 from keras_pspnet.data.masks import color_table
-from keras_pspnet.data.pairs import by_stems, paired
+from keras_pspnet.data.pairs import by_stems, masks_in, paired
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import pictures_in
@@ -68,7 +68,7 @@ def cvat(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
         if not described:
             return None
         pictures_in(images)
-        pictures_in(masks)
+        masks_in(masks)
     what = "CVAT's JPEGImages and SegmentationClass"
     layout = _layout(what, path, masks, {"": (images, masks)}, given, labels, [])
     pairs = layout.splits[""]
@@ -124,9 +124,9 @@ def _layout(what, path, masks, places, given, labels, notes) -> Layout:
     splits, errors, files = {}, {}, []
     for split, folders in places.items():
         splits[split], errors[split] = {}, []
-        for folder in folders:
+        for folder, files_in in zip(folders, (pictures_in, masks_in)):
             try:
-                pictures_in(folder)
+                files_in(folder)
             except UserError as error:
                 errors[split].append(error)
         files += pictures_below(folders[1])
@@ -141,11 +141,11 @@ def _layout(what, path, masks, places, given, labels, notes) -> Layout:
     else:
         named = False
         try:
-            labels = _labels(masks, files, labels)
+            labels, how = _labels(masks, files, labels)
         except UserError as error:
             missing = [one for wrong in errors.values() for one in wrong]
             raise_first([*missing, *(error.errors or [error] * bool(files))])
-        notes = [*notes, _how_named(labels)]
+        notes = [*notes, how]
     for split, folders in places.items():
         if not errors[split]:
             splits[split], errors[split] = pair(folders, labels, table)
@@ -182,7 +182,7 @@ def _refuse_binary(folder, files, labels: LabelSet) -> None:
     stamped = tuple((file, file.stat().st_mtime_ns) for file in evenly_spaced(files, 20))
     found = None
     with contextlib.suppress(UserError):  # the survey tells of masks that cannot be read
-        found = _found_labels(folder, stamped)
+        found, _ = _found_labels(folder, stamped)
     if found is not None and IGNORE in found.ids:
         ids = '"ids": {"0": 0, "255": 1}, "ignore": 254'
         raise UserError(
@@ -190,8 +190,8 @@ def _refuse_binary(folder, files, labels: LabelSet) -> None:
         )
 
 
-def _labels(folder, files, labels: LabelSet | None) -> LabelSet:
-    """Return the labels of masks that nobody has named: those given, or those found.
+def _labels(folder, files, labels: LabelSet | None) -> tuple[LabelSet, str]:
+    """Return the labels of masks that nobody has named: those given, or those found; and a note.
 
     Masks of the very classes of the given labels keep their own values: of two folders of binary
     masks, one may hold {0, 1} and one {0, 255}.
@@ -199,22 +199,18 @@ def _labels(folder, files, labels: LabelSet | None) -> LabelSet:
     stamped = tuple((file, file.stat().st_mtime_ns) for file in files)
     if labels is None:
         return _found_labels(folder, stamped)
+    given = labels, f"nobody has named the classes: they are the model's {len(labels)}"
     try:
         found = _found_labels(folder, stamped)
     except UserError:  # masks that are only scored may hold a single class
-        return labels
-    return found if found.names == labels.names else labels
+        return given
+    return found if found[0].names == labels.names else given
 
 
 @functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
-def _found_labels(folder: Path, files) -> LabelSet:
-    return labels_in(((file, file) for file, _ in files), folder)
-
-
-def _how_named(labels) -> str:
-    if labels.names == ("background", "object"):
-        return "the masks hold {} and {} alone: background and object".format(*labels.ids)
-    return f"nobody has named the {len(labels)} classes: they are the values of the masks"
+def _found_labels(folder: Path, files) -> tuple[LabelSet, str]:
+    values = values_in(((file, file) for file, _ in files), folder)
+    return values.labels(folder), values.meaning()
 
 
 def pair(folders, labels: LabelSet, table) -> tuple[dict, list[UserError]]:

@@ -17,6 +17,8 @@ TINY = 0.002
 MANY = 16
 """A folder of more than MANY ids, most of which have a share of pixels under TINY and lie along
 edges, holds masks that were resized with smoothing or saved lossily."""
+SHOWN = 10
+"""Values that a message lists."""
 
 
 @dataclasses.dataclass
@@ -53,12 +55,49 @@ class Values:
         same = (mask[:-1, :-1] == mask[1:, :-1]) & (mask[:-1, :-1] == mask[:-1, 1:])
         self.inner += np.bincount(mask[:-1, :-1][same], minlength=256)
 
+    def labels(self, where) -> LabelSet:
+        """Derive labels: each value but 255 is a class, in the palette's colours if there is one.
+
+        Masks of exactly {0, 1} or {0, 255} are background and object.
+
+        Raises:
+            UserError: one class alone; blended masks; `where` is what a message calls them.
+        """
+        found = [int(value) for value in np.flatnonzero(self.pixels)]
+        if found in ([0, 1], [0, 255]):
+            ids = {0: 0, found[1]: 1}
+            void = 254 if found[1] == 255 else IGNORE
+            return LabelSet(("background", "object"), ((0, 0, 0), (220, 60, 60)), void, ids)
+        ids = [value for value in found if value != IGNORE]
+        if len(ids) < 2:
+            raise UserError(f"{where}: {_one_class(ids, IGNORE in found)}")
+        _refuse_blended(self, ids, where)
+        names = tuple(f"class_{value}" for value in ids)
+        colors = _shown_colors(self.palette, ids)
+        return LabelSet(names, colors, ids={value: index for index, value in enumerate(ids)})
+
+    def meaning(self) -> str:
+        """Return what was taken for what, as a line of text."""
+        found = np.flatnonzero(self.pixels).tolist()
+        if found in ([0, 1], [0, 255]):
+            return f"the masks hold 0 and {found[1]} alone: background and object"
+        ids = [value for value in found if value != IGNORE]
+        if IGNORE not in found or ids == list(range(len(ids))):  # 0, 1, 2, ... and void
+            return f"nobody has named the {len(ids)} classes: they are the values of the masks"
+        values = f"{', '.join(map(str, ids[:SHOWN]))}{', ...' * (len(ids) > SHOWN)}"
+        return (
+            f"nobody has named the {len(ids)} classes: values {values} are classes, {IGNORE} is "
+            f"void; name them in labels.json if {IGNORE} is a class"
+        )
+
 
 def labels_in(masks, where) -> LabelSet:
-    """Derive labels from masks where nobody has named them.
+    """Derive labels from masks where nobody has named them, see `values_in` and `Values.labels`."""
+    return values_in(masks, where).labels(where)
 
-    Masks of exactly {0, 1} or {0, 255} are background and object; else each value but 255 is a
-    class, in the palette's colours if there is one.
+
+def values_in(masks, where) -> Values:
+    """Count what masks hold.
 
     Args:
         masks: yields a path, or a binary file, and what messages call it. Those that cannot be
@@ -66,7 +105,7 @@ def labels_in(masks, where) -> LabelSet:
         where: what a message calls all of them.
 
     Raises:
-        UserError: none that can be read; one class alone; masks in colours; blended masks.
+        UserError: none that can be read; most are in colours.
     """
     values, errors = Values(), []
     for mask, name in masks:
@@ -78,18 +117,7 @@ def labels_in(masks, where) -> LabelSet:
         raise_first(errors or [UserError(f"{where}: no masks; expected PNGs")])
     if values.masks[1] >= values.masks[0]:
         raise UserError(f"{where}: {_in_colors(values.colors)}")
-    found = [int(value) for value in np.flatnonzero(values.pixels)]
-    if found in ([0, 1], [0, 255]):
-        ids = {0: 0, found[1]: 1}
-        void = 254 if found[1] == 255 else IGNORE
-        return LabelSet(("background", "object"), ((0, 0, 0), (220, 60, 60)), void, ids)
-    ids = [value for value in found if value != IGNORE]
-    if len(ids) < 2:
-        raise UserError(f"{where}: {_one_class(ids, IGNORE in found)}")
-    _refuse_blended(values, ids, where)
-    names = tuple(f"class_{value}" for value in ids)
-    colors = _shown_colors(values.palette, ids)
-    return LabelSet(names, colors, ids={value: index for index, value in enumerate(ids)})
+    return values
 
 
 def _shown_colors(palette, ids) -> tuple:

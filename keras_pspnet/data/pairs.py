@@ -11,7 +11,14 @@ import numpy as np
 
 from keras_pspnet.data.masks import decode
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.images import orientation, pictures_in, read_image, read_mask, unread_pictures
+from keras_pspnet.images import (
+    is_picture,
+    orientation,
+    pictures_in,
+    read_image,
+    read_mask,
+    unread_pictures,
+)
 from keras_pspnet.labels import LabelSet
 
 
@@ -29,6 +36,8 @@ class Source:
             was then drawn on the stored pixels or on the turned ones: nobody can tell.
         notes: what a user should know, as how the reader made the splits.
         named: False if nobody has named the classes.
+        files: index -> the files that `read` reads, the picture first; none where there are none.
+        uncovered: what pixels in no polygon are, "background" or "void"; None without polygons.
     """
 
     names: tuple[str, ...]
@@ -38,6 +47,8 @@ class Source:
     turned: Callable[[int], bool] = lambda index: False
     notes: tuple[str, ...] = ()
     named: bool = True
+    files: Callable[[int], tuple[Path, ...]] = lambda index: ()
+    uncovered: str | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -113,6 +124,7 @@ class Pair:
         annotation: the file that the mask comes from, for messages.
         pixels: True if that file is a picture of its own, with an EXIF orientation of its own.
         size: the (H, W) that the annotations say they are for.
+        more: further files that the mask comes from.
     """
 
     picture: Path
@@ -120,6 +132,7 @@ class Pair:
     annotation: Path
     pixels: bool = False
     size: tuple[int, int] | None = None
+    more: tuple[Path, ...] = ()
 
 
 def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> Source:
@@ -145,8 +158,12 @@ def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> So
         told = turn in (5, 6, 7, 8) and pair.size is not None and pair.size[0] != pair.size[1]
         return turn != 1 and not told
 
+    def files(index):
+        pair = ordered[index]
+        return pair.picture, pair.annotation, *pair.more
+
     names = tuple(str(pair.picture) for pair in ordered)
-    return Source(names, labels, read, tuple(unpaired), turned, **about)
+    return Source(names, labels, read, tuple(unpaired), turned, files=files, **about)
 
 
 def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
@@ -156,9 +173,21 @@ def paired_files(images: Path, masks: Path, labels: LabelSet) -> Source:
         UserError: a folder is missing or holds no pictures.
     """
     unpaired: list[UserError] = []
-    by_stem = [by_stems(pictures_in(folder), unpaired) for folder in (images, masks)]
+    by_stem = [by_stems(files, unpaired) for files in (pictures_in(images), masks_in(masks))]
     pairs, more = paired(*by_stem, (images, masks), lambda _: labels)
     return source(pairs, labels, (*unpaired, *more))
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Return the masks of a folder, sorted by name.
+
+    Raises:
+        UserError: no such folder, or no mask in it.
+    """
+    files = folder.iterdir() if folder.is_dir() and not unread_pictures(folder) else None
+    if files is not None and not any(map(is_picture, files)):
+        raise UserError(f"{folder}: no masks in this folder; expected a PNG for each picture")
+    return pictures_in(folder, "masks")
 
 
 def paired(pictures, masks, folders, labels, table=None):

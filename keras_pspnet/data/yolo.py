@@ -1,5 +1,6 @@
 """YOLO segmentation: a text file of polygons for each picture, and data.yaml with the names."""
 
+import contextlib
 import itertools
 from pathlib import Path
 
@@ -9,24 +10,24 @@ from keras_pspnet.data.annotated import (
     Classes,
     Given,
     Layout,
-    by_split,
     counted,
     drawn_pair,
-    folders_below,
     pictures_below,
     visible,
 )
-from keras_pspnet.data.pairs import by_stems
 from keras_pspnet.data.regions import Region, paint
+from keras_pspnet.data.yolo_splits import folders_outside, labels_folder, pictures_of_splits
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+NAMED = "expected names: [leaf, bug, ...]"
 
 
 def yolo(path: Path, given: Given) -> Layout | None:
-    """Read data.yaml with images/SPLIT and labels/SPLIT, or SPLIT/images and SPLIT/labels.
+    """Read data.yaml, the pictures that it names, and the text file of each.
 
+    Without names, they lie in images/SPLIT and labels/SPLIT, or SPLIT/images and SPLIT/labels.
     Classes are the names of data.yaml behind "background". A picture without a text file, or with
     an empty one, holds no object.
 
@@ -40,39 +41,42 @@ def yolo(path: Path, given: Given) -> Layout | None:
     Raises:
         UserError: a file that is not of this form.
     """
-    file = next((path / name for name in NAMES if (path / name).is_file()), None)
+    file = _file(path)
     if file is None:
-        texts = itertools.chain(path.glob("labels/*/*.txt"), path.glob("*/labels/*.txt"))
-        if not (path / "masks").is_dir() and next(texts, None):
-            raise UserError(f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add it")
+        texts = map(path.glob, ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"))
+        if not (path / "masks").is_dir() and next(itertools.chain.from_iterable(texts), None):
+            raise UserError(
+                f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add one with "
+                "names: [leaf, bug, ...]"
+            )
         return None
-    names = _names(file)
-    folders = by_split(_folders(path))
-    if not folders:
-        raise UserError(
-            f"{file}: no pictures beside it; expected images/train/ and labels/train/, or "
-            "train/images/ and train/labels/"
-        )
-    found, errors, bare = {}, {}, 0
-    for split, images in folders.items():
-        labels = _labels_of(images, path)
-        errors[split] = []
-        pictures = by_stems(pictures_below(images), errors[split])
-        texts = {f.stem: f for f in visible(labels, "*.txt") if f.name != "classes.txt"}
-        errors[split] += [
-            UserError(f"{text}: no picture of this name in {images}; add or remove one")
-            for stem, text in texts.items()
-            if stem not in pictures
-        ]
-        found[split] = {}
-        for stem, picture in pictures.items():
-            bare += stem not in texts
-            text = texts.get(stem, labels / f"{stem}.txt")
+    content = _content(file)
+    names, errors = _names(file, content), {}
+    listed, notes = pictures_of_splits(file, content, errors)
+    found, bare = {}, 0
+    for split, pictures in listed.items():
+        wrong, found[split] = errors.setdefault(split, []), {}
+        folders = {folder: labels_folder(folder) for folder in {f.parent for f in pictures}}
+        without = 0
+        for picture in pictures:
+            text = folders[picture.parent] / f"{picture.stem}.txt"
+            if (other := found[split].get(text)) is not None:
+                message = f"{picture}: {other[0].name} has the same name; remove one of them"
+                wrong.append(UserError(message))
+                continue
             try:
-                regions = _regions(text, names) if stem in texts else []
-                found[split][stem] = picture, text, regions
+                there = text.is_file()
+                without += not there
+                found[split][text] = picture, text, _regions(text, names) if there else []
             except UserError as error:
-                errors[split].append(error)
+                wrong.append(error)
+        if found[split] and without == len(found[split]) == len(pictures):
+            message = (
+                f"{text}: no such file, nor one for another picture of {split or 'it'}; add them"
+            )
+            wrong.append(UserError(message))
+        wrong += _texts_alone(folders)
+        bare += without
     if given.labels is not None:  # need not have what no picture shows
         shown = {label for items in found.values() for *_, regions in items.values()
                  for label, _ in regions}  # fmt: skip
@@ -80,33 +84,53 @@ def yolo(path: Path, given: Given) -> Layout | None:
     classes = Classes(list(names.values()), given, file)
     ids = {index: classes[name] for index, name in names.items()}
     splits = {
-        split: {stem: _pair(*item, ids, classes.uncovered) for stem, item in items.items()}
+        split: {str(item[0]): _pair(*item, ids, classes.uncovered) for item in items.values()}
         for split, items in found.items()
     }
-    notes = (
-        (f"without a text file, so without an object: {counted(bare, 'picture')}",) if bare else ()
-    )
+    seen = {picture for pictures in listed.values() for picture in pictures}
+    beside = {f for folder in {f.parent for f in seen} for f in pictures_below(folder)} - seen
+    if beside:
+        notes.append(
+            f"left out, as {file.name} lists none of them: {counted(len(beside), 'picture')}"
+        )
+    if bare:
+        notes.append(f"without a text file, so without an object: {counted(bare, 'picture')}")
     return Layout(
-        "YOLO segmentation text", classes.labels, splits, errors, notes, uncovered=given.uncovered
+        "YOLO segmentation text",
+        classes.labels,
+        splits,
+        errors,
+        tuple(notes),
+        uncovered=given.uncovered,
     )
 
 
-def _folders(path: Path):
-    """Yield (split, folder of pictures) where a folder of labels stands beside it."""
-    places = [(f.name, f) for f in folders_below(path / "images")]
-    places += [(f.name, f / "images") for f in folders_below(path)]
-    places = [(split, images) for split, images in places if _labels_of(images, path).is_dir()]
-    flat = path / "images"
-    if not places and flat.is_dir() and (path / "labels").is_dir():
-        places = [("", flat)]
-    yield from places
+def elsewhere(path: Path) -> list[Path]:
+    """List the folders outside of a data set's folder that its data.yaml names."""
+    with contextlib.suppress(UserError):  # whoever reads the data set tells
+        if (file := _file(path)) is not None:
+            return folders_outside(file, _content(file))
+    return []
 
 
-def _labels_of(images: Path, path: Path) -> Path:
-    """Return labels/SPLIT of images/SPLIT, SPLIT/labels of SPLIT/images, labels of images."""
-    if images.parent == path / "images":
-        return path / "labels" / images.name
-    return images.parent / "labels"
+def _file(path: Path) -> Path | None:
+    return next((path / name for name in NAMES if (path / name).is_file()), None)
+
+
+def _texts_alone(folders: dict[Path, Path]) -> list[UserError]:
+    """Return an error for each text file without a picture.
+
+    Args:
+        folders: folder of pictures -> folder of its texts.
+    """
+    return [
+        UserError(f"{text}: no picture of this name in {images}; add or remove one")
+        for images, labels in folders.items()
+        if images != labels  # beside pictures lie other texts
+        for stems in [{picture.stem for picture in pictures_below(images)}]
+        for text in visible(labels, "*.txt")
+        if text.stem not in stems and text.name != "classes.txt"
+    ]
 
 
 def _pair(picture, text, regions, ids, uncovered):
@@ -121,10 +145,22 @@ def _pair(picture, text, regions, ids, uncovered):
     return drawn_pair(picture, text, None, draw)
 
 
-def _names(file: Path) -> dict[int, str]:
-    expected = "expected names: [leaf, bug, ...]"
+def _content(file: Path) -> dict:
     try:
-        names = yaml.safe_load(read_bytes(file).decode("utf-8-sig"))["names"]
+        content = yaml.safe_load(read_bytes(file).decode("utf-8-sig"))
+        if not isinstance(content, dict):
+            raise TypeError("it holds no keys")
+    except UserError:
+        raise
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(f"{file}: not read as YAML ({reason}); {NAMED}") from error
+    return content
+
+
+def _names(file: Path, content: dict) -> dict[int, str]:
+    try:
+        names = content["names"]
         if not isinstance(names, (list, dict)):
             raise TypeError(f"names is {names!r}")
         names = names if isinstance(names, dict) else dict(enumerate(names))
@@ -132,13 +168,11 @@ def _names(file: Path) -> dict[int, str]:
         if any(isinstance(name, (list, dict)) for name in names.values()):
             raise TypeError("a name is a list")
         names = {int(key): str(name).strip() for key, name in names.items()}
-    except UserError:
-        raise
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise UserError(f"{file}: no names of classes in it ({reason}); {expected}") from error
+        raise UserError(f"{file}: no names of classes in it ({reason}); {NAMED}") from error
     if not names:
-        raise UserError(f"{file}: no names of classes in it; {expected}")
+        raise UserError(f"{file}: no names of classes in it; {NAMED}")
     return dict(sorted(names.items()))
 
 

@@ -11,12 +11,15 @@ from keras_pspnet import scenes
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES
 from keras_pspnet.files import evenly_spaced
-from keras_pspnet.images import as_picture, list_images
+from keras_pspnet.images import as_picture, is_picture, list_images
 
 SCENES = "scenes"
 """The word that asks for generated scenes; a folder of this name is given as ./scenes."""
 
 DEFAULT_SCENES = 8
+
+MASKS = ("mask", "annotation", "label", "segmentation", "gt")
+"""How folders of masks are called."""
 
 BLACK = 3
 """Pictures without a higher value are black. Pictures divided by 255 reach 1, those normalised with
@@ -45,6 +48,37 @@ def check_calibration(formats, calibration, why="") -> None:
         )
 
 
+def pictures_of(folder) -> list[Path]:
+    """List the pictures of a calibration folder.
+
+    Raises:
+        UserError: no such folder, or no pictures in it; where there are some in folders below, as
+            in a data set, the message says which folder to give.
+    """
+    try:
+        return list_images(folder)
+    except UserError as error:
+        if (below := _pictures_below(Path(folder))) is None:
+            raise
+        raise UserError(
+            f"{folder}: no pictures in this folder, but below it; as calibration give a folder of "
+            f"pictures, such as {below}"
+        ) from error
+
+
+def _pictures_below(folder: Path) -> Path | None:
+    """Return the folder that most likely holds a data set's pictures to train on."""
+    found = []
+    for depth in range(1, 4):
+        for place in sorted(folder.glob("*/" * depth)):
+            names = [part.lower() for part in place.relative_to(folder).parts]
+            if any(part.startswith((".", *MASKS)) or part.endswith("annot") for part in names):
+                continue
+            if any(is_picture(file) for file in place.iterdir()):
+                found.append(("train" not in names, depth, place))
+    return min(found)[-1] if found else None
+
+
 def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[tuple], str]:
     """Read the pictures on which files are calibrated and compared.
 
@@ -66,7 +100,7 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
         pictures = [scenes.scene(i, split="val", size=drawn)[0] for i in range(DEFAULT_SCENES)]
         source = "generated scenes"
     elif isinstance(calibration, (str, Path)):
-        pictures = list_images(calibration)
+        pictures = pictures_of(calibration)
     else:
         pictures = list(calibration)
     if not pictures:

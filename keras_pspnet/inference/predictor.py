@@ -73,10 +73,18 @@ def check_number(model: LabelSet, labels: LabelSet) -> None:
     """Check that there are as many labels as the model has classes.
 
     Raises:
-        UserError: the numbers differ.
+        UserError: the numbers differ; the message names the first class that one has alone.
     """
-    if len(labels) != len(model):
-        raise UserError(
-            f"the model has {len(model)} classes, the labels are {len(labels)}; expected the same "
-            "number"
-        )
+    if len(labels) == len(model):
+        return
+    more, fewer, where = model, labels, "the model"
+    if len(labels) > len(model):
+        more, fewer, where = labels, model, "the labels"
+    first, first_is = next(name for name in more.names if name not in fewer.names), ""
+    unnamed = {all(name.startswith("class_") for name in one.names) for one in (model, labels)}
+    if len(unnamed) == 1:  # numbers say nothing beside names
+        first_is = f" ({first!r} is in {where} alone)"
+    raise UserError(
+        f"the model has {len(model)} classes, the labels are {len(labels)}{first_is}; expected the "
+        "same number"
+    )

@@ -75,7 +75,9 @@ class Protocol:
             )
 
 
-def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
+def segment(
+    model, image, *, crop=None, base=None, scales=(1.0,), flip=False, confidence=False
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Segment a picture of any size into class ids.
 
     By default the picture is resized to the model's size and the probabilities are resized back,
@@ -86,19 +88,30 @@ def segment(model, image, protocol: Protocol | None = None) -> np.ndarray:
     Args:
         model: anything that `load_model` returns.
         image: (H, W, 3) RGB in 0..255, or the path of a picture.
-        protocol: sliding window, scales and mirroring; by default the whole picture once.
+        crop, base, scales, flip: sliding window, scales and mirroring, see `Protocol`.
+        confidence: True also returns the largest probability of each pixel.
 
     Returns:
-        (H, W) class ids, uint8, or int32 beyond 256 classes.
+        (H, W) class ids, uint8, or int32 beyond 256 classes. With `confidence` a pair: the class
+        ids, and (H, W) float32 probabilities in 0..1.
 
     Raises:
-        UserError: the picture cannot be read, the array has another shape, the model is not one of
-            this package, or the protocol does not fit it.
+        UserError: the picture cannot be read, the array has another shape or range, the model is
+            not one of this package, or does not fit the other arguments.
     """
-    predictor, image = as_predictor(model), as_picture(image)
+    protocol = Protocol(crop, base, tuple(scales), flip)
+    return segment_with(as_predictor(model), image, protocol, confidence)
+
+
+def segment_with(
+    predictor: Predictor, image, protocol: Protocol, confidence=False
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """Segment a picture as a `Protocol` says; else as `segment`."""
+    protocol.check(predictor)
+    image = as_picture(image)
     size = image.shape[:2]
     dtype = np.uint8 if len(predictor.labels) <= 256 else np.int32
-    if protocol is not None and protocol != Protocol():
+    if protocol != Protocol():
         return probabilities(predictor, image, protocol).argmax(-1).astype(dtype)
     result = _without_padding(predictor, predictor(_whole(predictor, image))[0], size)
     if predictor.output == "classes":

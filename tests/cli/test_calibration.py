@@ -10,8 +10,9 @@ from PIL import Image
 
 from keras_pspnet import cli, scenes
 from keras_pspnet.cli import calibration, commands
+from keras_pspnet.export.calibration import read_pictures
 from keras_pspnet.export.formats import COMMAND_FORMATS
-from keras_pspnet.labels import LabelSet
+from keras_pspnet.labels import SCENES, LabelSet
 
 
 @pytest.fixture
@@ -39,14 +40,15 @@ def test_a_spread_of_the_training_data_with_its_masks(model, capsys):
     assert choice.formats == [*COMMAND_FORMATS] and choice.source == "training pictures"
     sample = choice.for_model(LabelSet(("even", "odd")))
     assert len(sample) == 32
-    assert all(image.shape == (65, 65, 3) and mask.max() == 1 for image, mask in sample)
+    assert [file.suffix for file, _ in sample] == [".png"] * 32
+    assert all(mask.shape == (65, 65) and mask.max() == 1 for _, mask in sample)
     assert capsys.readouterr().out == "no --calibration: using 32 training pictures\n"
 
 
 @pytest.mark.parametrize("names", [("even", "odd", "new"), ("odd", "even")])
 def test_masks_of_other_classes_than_the_models_are_left_out(model, capsys, names):
     sample = calibration.choose(model, None, ["int8"]).for_model(LabelSet(names))
-    assert len(sample) == 32 and all(np.shape(image) == (65, 65, 3) for image in sample)
+    assert len(sample) == 32 and all(file.parent.name == "train" for file in sample)
     assert "without masks, as their classes changed" in capsys.readouterr().out
 
 
@@ -86,7 +88,55 @@ def test_without_pictures_int8_is_left_out_or_refused(run, model, capsys, refuse
 def test_training_pictures_that_show_nothing_are_refused(run, model, refused):
     for file in (run.parent / "images" / "train").iterdir():
         Image.new("RGB", (65, 65)).save(file)
-    assert "training picture 0 is one colour" in refused(calibration.choose, model, None, None)
+    message = refused(calibration.choose, model, None, None)
+    first = run.parent / "images" / "train" / "0.png"
+    assert f"training picture {first} is one colour (0 0 0), and the other 31" in message
+
+
+def test_a_training_picture_that_shows_nothing_is_named(run, model):
+    black = run.parent / "images" / "train" / "0.png"
+    Image.new("RGB", (65, 65)).save(black)
+    sample, said = calibration.choose(model, None, None).for_model(LabelSet(("even", "odd"))), []
+    read_pictures(sample, (65, 65), "training pictures", said.append)
+    assert said == [
+        f"WARNING: 1 of 32 calibration pictures show nothing: {black} is one colour (0 0 0)"
+    ]
+
+
+@pytest.mark.parametrize("crop, size", [([57, 65], (57, 65)), (None, (185, 185))])
+def test_scenes_are_of_the_recipes_crop(tmp_path, crop, size):
+    recipe = {"dataset": "scenes", "data_dir": None, "train_split": "train", "train_images": 3}
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe | ({"crop": crop} if crop else {})))
+    sample, labels = calibration.training_sample(tmp_path / "recipe.json")
+    assert labels == SCENES and len(sample) == 3  # all that it was trained on
+    for index, pair in enumerate(sample):
+        for found, drawn in zip(pair, scenes.scene(index, split="train", size=size)):
+            np.testing.assert_array_equal(found, drawn)
+
+
+@pytest.mark.parametrize(
+    "trees, below",
+    [
+        (["images/train", "images/val", "masks/train", "masks/val"], "images/train"),
+        (["valid/images", "train/images"], "train/images"),
+        (["annotations/training", "images/training", "images/validation"], "images/training"),
+        (["JPEGImages", "SegmentationClass"], "JPEGImages"),
+        (["LabeledApproved_full", "701_StillsRaw_full"], "701_StillsRaw_full"),
+        (["trainannot", "train", "test", "testannot"], "train"),
+        (["gtFine/train/bern", "leftImg8bit/train/bern"], "leftImg8bit/train/bern"),
+    ],
+)
+def test_the_root_of_a_data_set_gets_the_folder_to_give(model, tmp_path, refused, trees, below):
+    root = tmp_path / "root"
+    for tree in trees:
+        (root / tree).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(root / tree / "a.png")
+    message = refused(calibration.choose, model, str(root), None)
+    assert message == (
+        f"{root}: no pictures in this folder, but below it; as calibration give a folder of "
+        f"pictures, such as {root / below}"
+    )
+    assert message == refused(read_pictures, root, (65, 65), "given pictures", print)
 
 
 def test_scenes_must_be_written_to_be_meant(model, tmp_path, monkeypatch, refused):

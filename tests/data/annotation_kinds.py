@@ -188,6 +188,14 @@ def yolo(images, labels):
     return build
 
 
+def roboflow_masks(root, header="Pixel Value, Class"):
+    for number, split, stem in pictures(root, "{split}/{stem}{suffix}", ".jpg"):
+        save(truth(number), root / f"{split}/{stem}_mask.png")
+        rows = (f"{value}, {name}" for value, name in enumerate(NAMES))
+        write(root / split / "_classes.csv", "\n".join([header, *rows]))
+    (root / "val").rename(root / "valid")
+
+
 def labelmap(root):
     rows = (f"{name}:{r},{g},{b}::" for name, (r, g, b) in zip(NAMES, COLORS))
     write(root / "labelmap.txt", "\n".join(["# label:color_rgb:parts:actions", *rows]))
@@ -239,6 +247,7 @@ KINDS = {
     "labelmap.txt": plain_with_labelmap,
     "two endings": masks_of(lambda mask: mask, NAMED, "masks/{split}/{stem}_gt_ids.png"),
     "Roboflow": coco(as_polygon, "roboflow"),
+    "Roboflow masks": roboflow_masks,
     "COCO polygons": coco(as_polygon, "coco"),
     "COCO runs": coco(as_runs, "coco"),
     "COCO compressed runs": coco(as_compressed_runs, "coco"),

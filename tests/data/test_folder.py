@@ -297,3 +297,24 @@ def test_coco_files_that_are_named_after_their_split_find_its_folder(tmp_path):
     source = open_source("folder", tmp_path, split="val").paired()
     assert source.names == (str(tmp_path / "valid/p2.jpg"),)
     np.testing.assert_array_equal(reordered(source.labels, source.read(0)[1]), truth(2))
+
+
+@pytest.mark.parametrize("kind", ["ids", "Roboflow", "YOLO train/images"])
+def test_the_folder_above_a_data_set_gets_the_one_to_give(tmp_path, refused, kind):
+    KINDS[kind](tmp_path / "a/export")
+    (tmp_path / "a/__MACOSX").mkdir()
+    message = refused(splits_of, "folder", tmp_path / "a")
+    assert message == (
+        f"{tmp_path / 'a'}: no data set that is known; expected a folder such as "
+        f"{tmp_path / 'a/export'}"
+    )
+
+
+@pytest.mark.parametrize(
+    "place, name",
+    [("trainannot", "camvid"), ("annotations/training", "ade20k"), ("gtFine/train", "cityscapes")],
+)
+def test_layouts_with_a_name_of_their_own_are_told(tmp_path, refused, place, name):
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "images").mkdir()
+    assert f"use --dataset {name}" in refused(splits_of, "folder", tmp_path)

@@ -1,5 +1,7 @@
 """ADE20K, Cityscapes and VOC 2012 as their authors hand them out: tiny trees of each."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -77,6 +79,7 @@ def voc2012(root, count=2):
 
 
 TREES = {"ade20k": ade20k, "cityscapes": cityscapes, "voc2012": voc2012}
+MASKS = {"ade20k": "annotations", "cityscapes": "gtFine", "voc2012": "SegmentationClass"}
 LABELS = {"ade20k": ADE20K, "cityscapes": CITYSCAPES, "voc2012": VOC2012}
 
 
@@ -137,8 +140,7 @@ def test_look_shows_each(tree, tmp_path, capsys):
 @each
 def test_a_missing_mask_and_a_missing_dataset_get_one_line(refused, tree, tmp_path):
     name, root = tree
-    folders = {"ade20k": "annotations", "cityscapes": "gtFine", "voc2012": "SegmentationClass"}
-    gone = [f for f in sorted((root / folders[name]).rglob("*.png")) if "val" in str(f)]
+    gone = [f for f in sorted((root / MASKS[name]).rglob("*.png")) if "val" in str(f)]
     stem = gone[-1].stem.split("_gtFine")[0]
     for file in gone:
         if file.name.startswith(stem):
@@ -151,6 +153,28 @@ def test_a_missing_mask_and_a_missing_dataset_get_one_line(refused, tree, tmp_pa
     (tmp_path / "empty").mkdir()
     assert str(tmp_path / "empty") in refused(open_source, name, tmp_path / "empty", split="train")
     assert str(tmp_path / "empty") in refused(splits_of, name, tmp_path / "empty")
+
+
+@each
+def test_a_missing_folder_of_masks_is_called_so(refused, tree):
+    name, root = tree
+    folder = root / MASKS[name]
+    shutil.rmtree(folder)
+    for make in (None, folder / "training", folder / "train"):
+        if make is not None:
+            make.mkdir(parents=True)
+        message = refused(open_source, name, root, split="train")
+        assert "masks" in message and "pictures" not in message and str(folder) in message
+
+
+def test_a_missing_folder_of_camvids_masks_is_called_so(refused, tmp_path):
+    save(tmp_path / "train/a.png", picture(0))
+    message = refused(open_source, "camvid", tmp_path, split="train")
+    assert message == f"{tmp_path}/trainannot: no such folder; expected one with masks"
+    (tmp_path / "trainannot").mkdir()
+    (tmp_path / "trainannot/.DS_Store").touch()
+    message = refused(open_source, "camvid", tmp_path, split="train")
+    assert message.startswith(f"{tmp_path}/trainannot: no masks in this folder; expected a PNG")
 
 
 def test_the_folders_of_the_archives_are_found(tmp_path):

@@ -297,3 +297,33 @@ def test_binary_masks_are_not_void_in_silence_where_two_classes_are_named(tmp_pa
     (tmp_path / "labels.json").write_text(json.dumps(named))
     mask = open_source("folder", tmp_path, split="train").read(0)[1]
     np.testing.assert_array_equal(mask, [[0, 0, 1, 1]] * 3)
+
+
+@pytest.mark.parametrize(
+    "values, note",
+    [
+        (
+            (0, 128, 255),
+            "nobody has named the 2 classes: values 0, 128 are classes, 255 is void; name them in "
+            "labels.json if 255 is a class",
+        ),
+        ((1, 2, 255), "nobody has named the 2 classes: values 1, 2 are classes, 255 is void; "),
+        ((*range(0, 24, 2), 255), "values 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, ... are classes, "),
+        ((0, 1, 2, 255), "nobody has named the 3 classes: they are the values of the masks"),
+        ((0, 128), "nobody has named the 2 classes: they are the values of the masks"),
+    ],
+)
+def test_what_the_values_of_unnamed_masks_are_taken_for_is_said(tmp_path, values, note):
+    mask = unnamed(tmp_path, *values)
+    source = open_source("folder", tmp_path, split="val")
+    assert [one for one in source.notes if note in one] and not source.named
+    np.testing.assert_array_equal(source.read(0)[1] == 255, mask == 255)
+
+
+def test_255_is_a_class_where_labels_json_names_it(tmp_path):
+    mask = unnamed(tmp_path, 0, 128, 255)
+    labels = {"names": ["a", "b", "c"], "ids": {"0": 0, "128": 1, "255": 2}, "ignore": 254}
+    write(tmp_path / "labels.json", labels)
+    source = open_source("folder", tmp_path, split="val")
+    np.testing.assert_array_equal(source.read(0)[1], mask // 127)
+    assert not [note for note in source.notes if "void" in note]

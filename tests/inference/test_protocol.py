@@ -174,15 +174,10 @@ def test_flip_alone_averages_the_whole_picture_with_its_mirror_image():
     straight = softmax(logits(image[None]))[0]
     mirrored = softmax(logits(image[None, :, ::-1]))[0][:, ::-1]
     np.testing.assert_allclose(result, (straight + mirrored) / 2, atol=1e-6)
-    classes = segment(ours, image, Protocol(flip=True))
+    classes = segment(ours, image, flip=True)
     assert np.array_equal(classes, result.argmax(-1))
     unknown = predictor(size=None, stride=8)
-    assert segment(unknown, image[:30, :37], Protocol(flip=True)).shape == (30, 37)
-
-
-def test_the_default_protocol_is_no_protocol():
-    image, ours = picture(33, 41), predictor(size=(33, 41))
-    assert np.array_equal(segment(ours, image, Protocol()), segment(ours, image))
+    assert segment(unknown, image[:30, :37], flip=True).shape == (30, 37)
 
 
 @pytest.mark.parametrize(

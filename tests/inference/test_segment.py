@@ -144,7 +144,12 @@ def test_other_names_or_another_order_get_one_line_with_the_first_difference(ref
     assert "class 1 is 'car' in the model and 'sky'" in message and "another order" in message
     renamed = named.with_labels(LabelSet(("road", "sky", "car")))
     renamed.check_labels(LabelSet(("road", "sky", "car")))
-    assert "3 classes" in refused(named.with_labels, LabelSet(("road", "car")))
+    message = refused(named.with_labels, LabelSet(("road", "car")))
+    assert "has 3 classes, the labels are 2 ('sky' is in the model alone); expected" in message
+    message = refused(named.check_labels, LabelSet(("road", "bus", "car", "sky")))
+    assert "has 3 classes, the labels are 4 ('bus' is in the labels alone); expected" in message
+    message = refused(named.check_labels, LabelSet.numbered(4))
+    assert message == "the model has 3 classes, the labels are 4; expected the same number"
 
 
 def test_where_there_are_no_names_the_number_alone_counts(refused):

@@ -83,7 +83,27 @@ def named(data):
     return "class 0 of its run is 'class_0', of the data now 'road'"
 
 
-CHANGES = [more_pictures, fewer_in_val, another_name, new_class, another_id, named]
+def repainted(data):
+    """A mask of as many bytes: only its pixels differ."""
+    file = data / "masks" / "train" / "p4.png"
+    before, mask = file.stat().st_size, np.array(Image.open(file))
+    mask[1:] = np.roll(mask, 1)[1:] + 1
+    mask[-1, -1] = 1
+    for level in range(10):
+        Image.fromarray(mask).save(file, compress_level=level)
+        if file.stat().st_size == before:
+            break
+    return f"{file} has changed since its run began"
+
+
+def other_pictures(data):
+    for name in ("p3", "p1"):
+        Image.new("RGB", (11, 9), "red").save(data / "images" / "val" / f"{name}.png")
+    return f"{data / 'images' / 'val' / 'p1.png'} and 1 more have changed since its run began"
+
+
+CHANGES = [more_pictures, fewer_in_val, another_name, new_class, another_id, named, repainted]
+CHANGES += [other_pictures]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -94,6 +114,28 @@ def test_other_data_are_not_resumed_with(data, tmp_path, refused, change):
     says = change(data)
     message = refused(is_resumable, RECIPE, out, now(data))
     assert message.startswith(f"{out}: {says}") and "train anew with another --out" in message
+
+
+def test_a_change_in_the_middle_of_an_uncompressed_picture_is_noticed(data, tmp_path, refused):
+    file = data / "images" / "train" / "p0.bmp"
+    (file.with_suffix(".png")).unlink()
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(file)
+    checkpoint(tmp_path / "run" / "last.keras", data=now(data))
+    pixels[-5] = 9  # rows are stored from the last to the first
+    Image.fromarray(pixels).save(file)
+    message = refused(is_resumable, RECIPE, tmp_path / "run", now(data))
+    assert f"{file} has changed since its run began" in message
+
+
+def test_a_checkpoint_without_marks_is_resumed(data, tmp_path):
+    """Of a run that began before they were kept."""
+    before = json.loads(json.dumps(now(data)))
+    for split in ("train", "val"):
+        del before[split]["marks"]
+    del before["uncovered"]
+    checkpoint(tmp_path / "run" / "last.keras", data=before)
+    assert is_resumable(RECIPE, tmp_path / "run", now(data))
 
 
 def test_the_command_says_so_before_tensorflow(data, tmp_path, capsys, monkeypatch):
@@ -115,7 +157,7 @@ def test_the_same_data_in_another_folder_are_resumed_with_and_noted(data, tmp_pa
     checkpoint(out / "last.keras", data=before)
     (out / "recipe.json").write_text(json.dumps({**RECIPE.to_config(), "data_dir": "../data"}))
     assert moved_data(out, data) is None
-    shutil.copytree(data, moved)
+    shutil.copytree(data, moved, copy_function=shutil.copyfile)  # with other times
     assert now(moved) == before and is_resumable(RECIPE, out, now(moved))
     note = moved_data(out, moved)
     assert note == (
