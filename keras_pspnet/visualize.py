@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_bytes
 from keras_pspnet.labels import IGNORE, LabelSet
 
@@ -14,6 +15,9 @@ INK, QUIET, EDGE = "#202124", "#5f6368", "#a0a0a0"
 
 GAP, LINE = 8, 22
 """Pixels between the pictures of a sheet, and from one of its lines of text to the next."""
+
+JPEG_SIDE = 65500
+"""Maximum pixels of a JPEG's side (libjpeg's JPEG_MAX_DIMENSION)."""
 
 
 def colorize(mask, labels: LabelSet) -> np.ndarray:
@@ -206,16 +210,37 @@ def png(array) -> bytes:
     return _encode(Image.fromarray(array))
 
 
-def class_png(mask, labels: LabelSet) -> bytes:
-    """Encode class ids as PNG: pixel values are the ids.
+def jpeg(array, quality: int) -> bytes:
+    """Encode a uint8 picture as JPEG, with colours at full resolution.
 
-    uint8 ids become a palette picture in the labels' colours, other ids 16-bit grey.
+    Raises:
+        UserError: a side is longer than JPEG allows.
     """
-    mask = np.asarray(mask)
+    if max(array.shape[:2]) > JPEG_SIDE:
+        raise UserError(f"is longer than {JPEG_SIDE} pixels, which JPEG does not allow; take PNG")
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def class_png(mask, labels: LabelSet, values=None) -> bytes:
+    """Encode class ids as PNG: pixel values are the ids, or the `values` of the classes.
+
+    uint8 pixels become a palette picture in the labels' colours, others 16-bit grey.
+
+    Args:
+        mask: (H, W) class ids.
+        labels: the classes.
+        values: (n,) uint8, see `LabelSet.mask_values`; None keeps the ids.
+    """
+    mask, palette = np.asarray(mask), labels.palette()
+    if values is not None:
+        mask, palette = values[mask], np.zeros_like(palette)
+        palette[values] = labels.colors
     if mask.dtype != np.uint8:
         return _encode(Image.fromarray(mask.astype(np.uint16)))
     image = Image.fromarray(mask)
-    image.putpalette(labels.palette().tobytes())
+    image.putpalette(palette.tobytes())
     return _encode(image)
 
 
