@@ -49,5 +49,5 @@ install: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "keras_pspnet needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,mobile,docs,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[datasets,pretrained,mobile,video,docs,test]'
 	@touch $@

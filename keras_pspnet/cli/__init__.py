@@ -84,7 +84,9 @@ def main(arguments=None) -> int:
 
     command = subparsers.add_parser("predict", help="segment pictures")
     command.add_argument("model", **any_model)
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="pictures")
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE_FOLDER_OR_VIDEO", help="what to segment"
+    )
     command.add_argument("--out", metavar="DIR", required=True, help="for the segmented pictures")
     add_protocol_options(command)
     command.add_argument("--labels", **called)

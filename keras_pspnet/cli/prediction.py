@@ -1,8 +1,9 @@
 """The command `predict`: segment pictures, write class ids, overlays and confidences."""
 
+import collections
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from keras_pspnet import visualize
 from keras_pspnet.cli import quiet
 from keras_pspnet.cli.evaluation import protocol_of
+from keras_pspnet.cli.video import check_video, is_video, write_drawn
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import unique_stems, writable_folder, write_together
 from keras_pspnet.images import (
@@ -27,7 +29,8 @@ from keras_pspnet.inference.model_facts import (
     known_labels,
     named_predictor,
 )
-from keras_pspnet.inference.segment import segment_with
+from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.segment import Protocol, segment_with
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.progress import track
 
@@ -39,67 +42,104 @@ JPEG_QUALITY = 90
 
 
 def run(options) -> None:
-    """Segment the pictures that can be read; name those that cannot.
+    """Segment the pictures and videos that can be read; name those that cannot.
 
     Raises:
-        UserError: a wrong argument, before anything is written; pictures that cannot be segmented,
+        UserError: a wrong argument, before anything is written; files that cannot be segmented,
             after all others are written.
     """
     kind = check_model(options.model)
     protocol = protocol_of(options)
-    named = list_images(*options.images)
+    files = list_images(*options.images)
+    videos = [file for file in files if is_video(file)]
+    if videos and options.no_overlay:
+        raise UserError(f"{videos[0]}: of a video an overlay is written; leave --no-overlay out")
     labels = known_labels(options.model, options.labels)
     if labels:
         _values(labels, options.ids)
     out = writable_folder(options.out)
-    pictures, errors = _readable(list(zip(named, unique_stems(named))))
-    if not pictures:
-        _raise(errors, len(named), out)
+    readable, errors = _readable(list(zip(files, unique_stems(files))))
+    if not readable:
+        _raise(errors, len(files), out)
     if kind in ("keras", "saved_model"):
         quiet.quiet_tensorflow()
     predictor = named_predictor(options.model, options.labels)
-    protocol.check(predictor)
-    values = _values(predictor.labels, options.ids)
+    drawing = Drawing(predictor, protocol, options)
     print(describe(predictor, protocol), flush=True)
     if errors:
-        print(f"{len(errors)} of {len(named)} pictures cannot be read; they are named at the end")
-    sizes = Sizes()
-    for path, stem, image in track(_read_ahead(pictures), "predicting", len(pictures)):
+        print(f"{len(errors)} of {len(files)} files cannot be read; see the end", flush=True)
+
+    written = collections.Counter()
+    pictures = [(file, stem) for file, stem in readable if not is_video(file)]
+    for file, stem, image in track(_read_ahead(pictures), "predicting", len(pictures)):
         try:
-            if isinstance(image, UserError):
-                raise image
-            contents = _contents(predictor, image, protocol, values, options)
+            contents = drawing.contents(image.result())
         except UserError as error:
-            named_here = str(path) in str(error)
-            errors.append(error if named_here else UserError(f"{path}: {error}"))
-            continue
-        sizes.add(path, image)
-        write_together({out / f"{stem}{ending}": data for ending, data in contents.items()})
-    for note in crop_notes(options.model, predictor, protocol, sizes):
-        print(note)
-    written = len(named) - len(errors)
-    if written:
-        for line in _summary(options, written, predictor.labels):
-            print(line)
-    if errors:
-        sys.stdout.flush()
-        _raise(errors, len(named), out)
-
-
-def _contents(predictor, image, protocol, values, options) -> dict[str, bytes]:
-    """Segment a picture and encode what the options ask for: ending of the file -> content."""
-    result = segment_with(predictor, image, protocol, options.confidence)
-    classes, confidence = result if options.confidence else (result, None)
-    contents = {"_classes.png": visualize.class_png(classes, predictor.labels, values)}
-    if not options.no_overlay:
-        sheet = visualize.overlay_with_legend(image, classes, predictor.labels)
-        if options.jpeg:
-            contents["_overlay.jpg"] = visualize.jpeg(sheet, JPEG_QUALITY)
+            errors.append(error if str(file) in str(error) else UserError(f"{file}: {error}"))
         else:
-            contents["_overlay.png"] = visualize.png(sheet)
-    if options.confidence:
-        contents["_confidence.png"] = visualize.png(np.rint(255 * confidence).astype(np.uint8))
-    return contents
+            write_together({out / f"{stem}{ending}": data for ending, data in contents.items()})
+            written["picture"] += 1
+    for file, stem in readable:
+        if is_video(file):
+            try:
+                write_drawn(file, out / f"{stem}_overlay.mp4", drawing.overlay)
+                written["video"] += 1
+            except UserError as error:
+                errors.append(error)
+    for line in crop_notes(options.model, predictor, protocol, drawing.sizes):
+        print(line)
+    if written:
+        print("\n".join(_summary(options, written, predictor.labels)), flush=True)
+    if errors:
+        _raise(errors, len(files), out)
+
+
+class Drawing:
+    """A model, and what `predict` draws with it.
+
+    Args:
+        predictor: the model.
+        protocol: how to feed the pictures.
+        options: the options of `predict`.
+
+    Raises:
+        UserError: the protocol or --confidence does not fit the model, nor --ids its labels.
+    """
+
+    def __init__(self, predictor: Predictor, protocol: Protocol, options):
+        protocol.check(predictor)
+        if options.confidence and predictor.output == "classes":
+            raise UserError(
+                "--confidence: the model gives class ids alone; export it with --output logits"
+            )
+        self.predictor, self.protocol, self.options = predictor, protocol, options
+        self.values = _values(predictor.labels, options.ids)
+        self.sizes = Sizes()
+
+    def contents(self, image) -> dict[str, bytes]:
+        """Segment a picture; return ending -> content of each file that the options ask for."""
+        self.sizes.add(None, image)
+        labels, confidence = self.predictor.labels, None
+        if self.options.confidence:
+            classes, confidence = segment_with(self.predictor, image, self.protocol, True)
+        else:
+            classes = segment_with(self.predictor, image, self.protocol)
+        contents = {"_classes.png": visualize.class_png(classes, labels, self.values)}
+        if not self.options.no_overlay:
+            sheet = visualize.overlay_with_legend(image, classes, labels)
+            if self.options.jpeg:
+                contents["_overlay.jpg"] = visualize.jpeg(sheet, JPEG_QUALITY)
+            else:
+                contents["_overlay.png"] = visualize.png(sheet)
+        if confidence is not None:
+            contents["_confidence.png"] = visualize.png(np.rint(255 * confidence).astype(np.uint8))
+        return contents
+
+    def overlay(self, frame) -> np.ndarray:
+        """Segment a frame of a video; return its overlay, (H, W, 3) uint8."""
+        self.sizes.add(None, frame)
+        classes = segment_with(self.predictor, frame, self.protocol)
+        return visualize.overlay(frame, classes, self.predictor.labels)
 
 
 def _values(labels: LabelSet, ids: str | None) -> np.ndarray | None:
@@ -115,42 +155,34 @@ def _values(labels: LabelSet, ids: str | None) -> np.ndarray | None:
         ) from error
 
 
-def _readable(pictures) -> tuple[list, list[UserError]]:
-    """Look at the beginning of each file: return the pictures, and an error for each of the others.
+def _readable(items) -> tuple[list[tuple[Path, str]], list[UserError]]:
+    """Read the beginning of each file; return those that can be read, and the others' errors.
 
     Args:
-        pictures: (path, stem) of each.
+        items: (file, stem of what is written of it).
     """
     good, errors = [], []
-    for path, stem in track(pictures, "checking", len(pictures)):
+    for file, stem in track(items, "checking", len(items)):
         try:
-            check_picture(path)
-            good.append((path, stem))
+            (check_video if is_video(file) else check_picture)(file)
+            good.append((file, stem))
         except UserError as error:
             errors.append(error)
     return good, errors
 
 
-def _read_ahead(pictures) -> Iterator[tuple[Path, str, np.ndarray | UserError]]:
-    """Yield (path, stem, picture or error) of each; the next is read while one is used."""
-
-    def read(path):
-        try:
-            return read_image(path)
-        except UserError as error:  # a file that is cut off further down
-            return error
-
+def _read_ahead(pictures) -> Iterator[tuple[Path, str, Future]]:
+    """Yield each (file, stem) and its picture to come; the next is read while one is segmented."""
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(read, pictures[0][0])
-        for index, (path, stem) in enumerate(pictures):
-            image = coming.result()
-            if index + 1 < len(pictures):
-                coming = thread.submit(read, pictures[index + 1][0])
-            yield path, stem, image
+        coming = [thread.submit(read_image, file) for file, _ in pictures[:1]]
+        for index, (file, stem) in enumerate(pictures, 1):
+            image = coming.pop()
+            coming += [thread.submit(read_image, after) for after, _ in pictures[index : index + 1]]
+            yield file, stem, image
 
 
 def _raise(errors: list[UserError], count: int, out: Path) -> None:
-    """Raise the errors of `count` pictures as one; of several, five lines come first."""
+    """Raise the errors of `count` files as one; of several, five lines come first."""
     good = count - len(errors)
     others = f"; the other {good} are in {out}" if good > 1 else f"; the other is in {out}" * good
     if len(errors) == 1:
@@ -159,28 +191,31 @@ def _raise(errors: list[UserError], count: int, out: Path) -> None:
         print(" ".join(str(error).split()), file=sys.stderr)
     if len(errors) > LISTED:
         print(f"and {len(errors) - LISTED} more", file=sys.stderr)
-    raise UserError(f"{len(errors)} of {count} pictures cannot be segmented{others}")
+    raise UserError(f"{len(errors)} of {count} files cannot be segmented{others}")
 
 
-def _summary(options, count: int, labels: LabelSet) -> list[str]:
-    """Return what was written, and what the pixels mean."""
+def _summary(options, written: collections.Counter, labels: LabelSet) -> list[str]:
+    """Return what was written of how many pictures and videos, and what the pixels mean."""
     kinds = ["_classes.png"]
     if not options.no_overlay:
         kinds.append("_overlay.jpg" if options.jpeg else "_overlay.png")
     if options.confidence:
         kinds.append("_confidence.png (255 is probability 1)")
-    text = " and ".join([", ".join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)
-    pictures = f"{count} picture{'' if count == 1 else 's'}"
-    if options.ids:
-        meaning = "the values that the masks of the data set hold"
-    else:
-        meaning = f"0..{len(labels) - 1} in the order of the names"
-        if labels.ids is not None and labels.ids != {n: n for n in range(len(labels))}:
-            meaning += ", not the masks' own values: --ids mask writes these"
-    return [
-        f"{options.out}: {pictures}, as {text}{_others(options.images)}",
-        f"pixels of _classes.png are {meaning}",
+    endings = {"picture": [", ".join(kinds[:-1])] * (len(kinds) > 1) + kinds[-1:]}
+    endings["video"] = ["_overlay.mp4"]
+    parts = [
+        f"{count} {kind}{'s' * (count > 1)}, as {' and '.join(endings[kind])}"
+        for kind, count in written.items()
     ]
+    lines = [f"{options.out}: {'; '.join(parts)}{_others(options.images)}"]
+    if written["picture"]:
+        meaning = f"0..{len(labels) - 1} in the order of the names"
+        if options.ids:
+            meaning = "the values that the data set's masks hold"
+        elif labels.ids is not None and labels.ids != {n: n for n in range(len(labels))}:
+            meaning += "; --ids mask writes the values that the data set's masks hold"
+        lines.append(f"pixels of _classes.png are {meaning}")
+    return lines
 
 
 def _others(paths) -> str:
