@@ -242,5 +242,5 @@ def as_labels(labels) -> LabelSet:
     if isinstance(labels, (str, os.PathLike)):
         return load_labels(os.fspath(labels))
     if isinstance(labels, (list, tuple)):
-        return LabelSet(tuple(labels))
+        return LabelSet(tuple(labels), ignore=default_void_label(len(labels)))
     raise UserError(f"labels: {labels!r}; expected a LabelSet, a list of names, a name or a file")

@@ -107,11 +107,7 @@ class Drawing:
     """
 
     def __init__(self, predictor: Predictor, protocol: Protocol, options):
-        protocol.check(predictor)
-        if options.confidence and predictor.output == "classes":
-            raise UserError(
-                "--confidence: the model gives class ids alone; export it with --output logits"
-            )
+        protocol.check(predictor, options.confidence)
         self.predictor, self.protocol, self.options = predictor, protocol, options
         self.values = _values(predictor.labels, options.ids)
         self.sizes = Sizes()

@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.load import as_predictor, load_model, read_labels
 from keras_pspnet.inference.predictor import Predictor, check_number
-from keras_pspnet.inference.segment import Protocol
+from keras_pspnet.inference.segment import Protocol, largest_whole
 from keras_pspnet.labels import LabelSet, as_labels
 
 
@@ -49,7 +49,8 @@ def describe(predictor: Predictor, protocol: Protocol) -> str:
     elif predictor.size:
         text = "whole pictures resized to {}x{}".format(*predictor.size)
     else:
-        text = "whole pictures at their own size"
+        most = largest_whole(predictor) / 1e6
+        text = f"whole pictures at their own size, above {most:.1f} megapixels in windows"
     if tuple(protocol.scales) != (1.0,):
         text += f", at scales {', '.join(f'{scale:g}' for scale in protocol.scales)}"
     return text + ", and mirrored" * protocol.flip

@@ -12,9 +12,11 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet.cli import main
+from keras_pspnet.inference.enlarge import softmax
 from keras_pspnet.inference.load import as_predictor, load_model
 from keras_pspnet.inference.predictor import Predictor
-from keras_pspnet.inference.segment import TILE_BYTES, Protocol, probabilities, segment, softmax
+from keras_pspnet.inference.segment import Protocol, probabilities, segment
+from keras_pspnet.inference.windows import TILE_BYTES
 from keras_pspnet.labels import LabelSet
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)

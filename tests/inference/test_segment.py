@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from keras_pspnet import export_model
 from keras_pspnet.images import IMAGENET_MEAN, resize_image, resize_nearest
+from keras_pspnet.inference.enlarge import resize_scores, softmax
 from keras_pspnet.inference.predictor import Predictor
-from keras_pspnet.inference.segment import pad_to_stride, resize_scores, segment, softmax
+from keras_pspnet.inference.segment import pad_to_stride, segment
 from keras_pspnet.labels import LabelSet
 
 
