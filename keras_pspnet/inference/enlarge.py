@@ -74,7 +74,7 @@ def best_classes(scores, rows: Places, columns: Places, confidence=False):
     classes = np.empty(size, best.dtype)
     largest = np.take_along_axis(scores, best[..., None].astype(int), -1) if confidence else None
     values = np.empty(size, scores.dtype) if confidence else None
-    at_once = max(AT_ONCE // (size[1] * scores.shape[2]), 1)
+    at_once = _rows_at_once(scores.shape, size)
     for top in range(0, size[0], at_once):
         strip = slice(top, top + at_once)
         part = rows.part(strip)
@@ -88,6 +88,12 @@ def best_classes(scores, rows: Places, columns: Places, confidence=False):
             if confidence:
                 values[strip][y, x] = value
     return classes, values
+
+
+def _rows_at_once(old, new) -> int:
+    """Return so many new rows that they, and the scores at the corners of their cells, are few."""
+    cells = AT_ONCE // (min(old[1], new[1]) * old[2])
+    return max(int(min(AT_ONCE // 16 // new[1], cells * max(new[0] / old[0], 1))), 1)
 
 
 def _winners(scores):
@@ -128,35 +134,46 @@ def _compare(scores, rows, columns, y, x, beyond):
     """Return the best class, and its mixture, at the pixels (y, x) of some rows and columns.
 
     Only classes are mixed that can win: a class whose largest corner is under the smallest corner
-    of another cannot.
+    of another cannot. The pixels are in the order of `np.nonzero`.
     """
     count = scores.shape[2]
-    cells, cell = np.unique(rows.low[y] * scores.shape[1] + columns.low[x], return_inverse=True)
+    # Pixels of one row and one cell stand beside each other: rows are mixed once for them.
+    key = y * scores.shape[1] + columns.low[x]
+    begins = np.diff(key, prepend=-1) != 0
+    run, first = np.cumsum(begins) - 1, np.flatnonzero(begins)
+    y, left = y[first], columns.low[x[first]]
+    cells, cell = np.unique(rows.low[y] * scores.shape[1] + left, return_inverse=True)
     top, left = np.divmod(cells, scores.shape[1])
     below, beside = beyond[0][top], beyond[1][left]
     corners = np.stack([scores[a, b] for a in (top, below) for b in (left, beside)])
     floor = corners.min(0).max(-1, keepdims=True) * (1 - NEAR)
     hopeless = corners.max(0) < floor
     hopeful = count - hopeless.sum(-1)
-    classes, values = np.empty(len(y), int), np.empty(len(y), scores.dtype)
-    down = rows.share.astype(scores.dtype)[y, None]
-    right = columns.share.astype(scores.dtype)[x, None]
+    classes, values = np.empty(len(x), int), np.empty(len(x), scores.dtype)
+    down, right = rows.share.astype(scores.dtype)[y], columns.share.astype(scores.dtype)[x]
     fewer = 0
     for most in sorted({min(number, count) for number in (2, 4, 16, count)}):
         chosen = (hopeful > fewer) & (hopeful <= most)
         fewer = most
-        pixels = np.flatnonzero(chosen[cell])
-        if not len(pixels):
-            continue
         # In the order of the classes, then some that cannot win: of equals the first is taken.
         names = np.argsort(hopeless[chosen], axis=-1, kind="stable")[:, :most]
-        number = (np.cumsum(chosen) - 1)[cell[pixels]]
-        a, b, c, d = np.take_along_axis(corners[:, chosen], names[None], -1)[:, number]
-        s, t = down[pixels], right[pixels]
-        mixed = (a * (1 - s) + c * s) * (1 - t) + (b * (1 - s) + d * s) * t
-        winner = mixed.argmax(-1)
-        classes[pixels] = names[number, winner]
-        values[pixels] = np.take_along_axis(mixed, winner[:, None], -1)[:, 0]
+        few = np.take_along_axis(corners[:, chosen], names[None], -1)
+        asked = chosen[cell]  # the runs of these cells, and their pixels
+        place = (np.cumsum(chosen) - 1)[cell[asked]]
+        s = down[asked, None]
+        a, b, c, d = few
+        start = a[place] * (1 - s) + c[place] * s
+        end = b[place] * (1 - s) + d[place] * s
+        pixels = np.flatnonzero(asked[run])
+        where = (np.cumsum(asked) - 1)[run[pixels]]
+        for i in range(0, len(pixels), AT_ONCE // most + 1):
+            some = pixels[i : i + AT_ONCE // most + 1]
+            at = where[i : i + AT_ONCE // most + 1]
+            t = right[some, None]
+            mixed = start[at] * (1 - t) + end[at] * t
+            winner = mixed.argmax(-1)
+            classes[some] = names[place[at], winner]
+            values[some] = np.take_along_axis(mixed, winner[:, None], -1)[:, 0]
     return classes, values
 
 
