@@ -79,9 +79,7 @@ def check_picture(path, name=None) -> tuple[int, int]:
     with _opened(path, name or path, "picture") as image:
         _check_depth(image, name or path)
         width, height = image.size
-        # Pillow decodes a PNG without EXIF to look for it at the end of the file.
-        exif = image.getexif() if image.format != "PNG" or "exif" in image.info else {}
-        return (width, height) if exif.get(ORIENTATION) in TURNED else (height, width)
+        return (width, height) if image.getexif().get(ORIENTATION) in TURNED else (height, width)
 
 
 def _check_depth(image, name) -> None:

@@ -1,5 +1,6 @@
 """`predict`: what it writes, which values, and what happens to pictures that cannot be read."""
 
+import dataclasses
 import json
 import sys
 
@@ -11,7 +12,8 @@ from PIL import Image
 import keras_pspnet
 from keras_pspnet import cli, images, scenes
 from keras_pspnet.cli import prediction
-from keras_pspnet.labels import SCENES, LabelSet
+from keras_pspnet.inference import model_facts
+from keras_pspnet.labels import SCENES
 from keras_pspnet.network.main_head import set_labels
 
 RAW = {7 * label: label for label in range(12)}
@@ -41,9 +43,21 @@ def picture(data):
     return data / "images" / "val" / "0.png"
 
 
-@pytest.fixture
-def network(model):
+@pytest.fixture(scope="module")
+def shared(model):
     return keras_pspnet.load_model(model / "model.keras")
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Makes `predict` use a network that is in memory: another would be built and traced anew."""
+    return lambda network: monkeypatch.setattr(model_facts, "load_model", lambda path: network)
+
+
+@pytest.fixture
+def network(shared, loads):
+    loads(shared)
+    return shared
 
 
 # --- which values ---
@@ -77,23 +91,18 @@ def test_the_masks_own_values_in_the_colours_of_their_classes(
     assert capsys.readouterr().out.splitlines()[-1] == end
 
 
-def test_a_model_keeps_the_values_of_its_training(tmp_path, picture, capsys):
-    labels = LabelSet(("soil", "leaf", "stone"), ids={5: 0, 90: 1, 181: 2, 3: 255})
-    keras.utils.set_random_seed(1)
-    network = keras_pspnet.build_pspnet(
-        3, input_shape=(49, 49, 3), backbone="resnet14_narrow", channels=8
-    )
+def test_a_model_keeps_the_values_of_its_training(network, tmp_path, picture, capsys):
+    labels = dataclasses.replace(SCENES, ids={**RAW, 3: 255})
     set_labels(network, labels)
     network.save(tmp_path / "model.keras")
     out, classes = tmp_path / "out", keras_pspnet.segment(network, picture)
     assert predict(tmp_path / "model.keras", [picture], out) == 0
     np.testing.assert_array_equal(pixels(out / "0_classes.png"), classes)
-    meaning = "pixels of _classes.png are 0..2 in the order of the names; --ids mask writes the"
+    meaning = "pixels of _classes.png are 0..11 in the order of the names; --ids mask writes the"
     assert capsys.readouterr().out.splitlines()[-1].startswith(meaning)
     assert predict(tmp_path / "model.keras", [picture], out, "--ids", "mask") == 0
-    np.testing.assert_array_equal(
-        pixels(out / "0_classes.png"), np.array([5, 90, 181], np.uint8)[classes]
-    )
+    np.testing.assert_array_equal(pixels(out / "0_classes.png"), 7 * classes)
+    set_labels(network, SCENES)
 
 
 @pytest.mark.parametrize(
@@ -174,17 +183,19 @@ def test_an_overlay_and_none_contradict_each_other(model, picture, tmp_path, cap
     assert "--no-overlay: not allowed with argument --jpeg" in capsys.readouterr().err
 
 
-def test_a_converted_model_sees_windows_of_a_photo(tmp_path, picture):
+def test_a_converted_model_sees_windows_of_a_photo(tmp_path, picture, loads, capsys):
     """A model of any size, as `convert` makes it: at the size of its training, not its own."""
     keras.utils.set_random_seed(2)
     network = keras_pspnet.build_pspnet(
         3, input_shape=(None, None, 3), backbone="resnet14_narrow", channels=8
     )
     network.save(tmp_path / "model.keras")
+    loads(network)
     options = ["--crop", "41", "49", "--base", "64"]
     assert predict(tmp_path / "model.keras", [picture], tmp_path / "out", *options) == 0
     expected = keras_pspnet.segment(network, picture, crop=(41, 49), base=64)
     np.testing.assert_array_equal(pixels(tmp_path / "out" / "0_classes.png"), expected)
+    assert "windows of 41x49, long side 64" in capsys.readouterr().out
     assert not np.array_equal(expected, keras_pspnet.segment(network, picture))
 
 
