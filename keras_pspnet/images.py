@@ -41,8 +41,8 @@ TURNS = {
 }
 """What turns the stored pixels upright, by EXIF orientation."""
 
-TURNED = (5, 6, 7, 8)
-"""Orientations that swap height and width."""
+NORMALIZED = 3
+"""What values reach at most that are normalized by ImageNet's mean and deviation: 2.64."""
 
 OVERSHOOT = 64
 """How far floats may lie outside 0..255: cubic resizing of sharp edges goes 40 beyond."""
@@ -68,8 +68,8 @@ def read_image(path, name=None) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def check_picture(path, name=None) -> tuple[int, int]:
-    """Check a picture by its header, without decoding it, and return its size (H, W) upright.
+def check_picture(path, name=None) -> None:
+    """Check a picture by its header, without decoding it.
 
     A file that is cut off after its header passes: `read_image` refuses it.
 
@@ -78,8 +78,6 @@ def check_picture(path, name=None) -> tuple[int, int]:
     """
     with _opened(path, name or path, "picture") as image:
         _check_depth(image, name or path)
-        width, height = image.size
-        return (width, height) if image.getexif().get(ORIENTATION) in TURNED else (height, width)
 
 
 def _check_depth(image, name) -> None:
@@ -247,11 +245,11 @@ def list_images(*paths) -> list[Path]:
     return found
 
 
-def as_picture(image) -> np.ndarray:
+def as_picture(image, name="the picture") -> np.ndarray:
     """Return a picture as uint8 RGB (H, W, 3), from a path or an array of numbers in 0..255.
 
     Floats are rounded, values up to 64 outside 0..255 (of resized pictures) are clipped. uint16 is
-    in 0..65535 and is divided by 257, as 16-bit files are.
+    in 0..65535 and is divided by 257, as 16-bit files are. Messages call an array `name`.
 
     Raises:
         UserError: a path that is not a readable picture, an array of another shape, dtype or range.
@@ -260,22 +258,23 @@ def as_picture(image) -> np.ndarray:
         return read_image(image)
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
+        raise UserError(f"{name} has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
     if image.dtype == np.uint8:
         return image
     if image.dtype.kind not in "uif":
-        raise UserError(f"the picture has dtype {image.dtype}; expected numbers in 0..255")
+        raise UserError(f"{name} has dtype {image.dtype}; expected numbers in 0..255")
     low, high = image.min(), image.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError("the picture has values that are NaN or infinite; expected 0..255")
-    values = f"the picture has values in {low:.4g}..{high:.4g}"
+        raise UserError(f"{name} has values that are NaN or infinite; expected 0..255")
+    values = f"{name} has values in {low:.4g}..{high:.4g}"
     if image.dtype == np.uint16:
         if 0 < high <= 255:
             raise UserError(f"{values} as uint16; expected 0..65535: make it uint8")
         return _to_bytes(image)
-    if image.dtype.kind == "f" and high <= 1 and (low or high):
-        scaled = "multiply by 255" if low >= 0 else "undo the normalization"
-        raise UserError(f"{values}; expected 0..255: {scaled}")
+    if image.dtype.kind == "f" and low >= 0 and 0 < high <= 1:
+        raise UserError(f"{values}; expected 0..255: multiply by 255")
+    if image.dtype.kind == "f" and low < 0 and high <= NORMALIZED:
+        raise UserError(f"{values}; expected 0..255: undo the normalization")
     if low < -OVERSHOOT or high > 255 + OVERSHOOT:
         raise UserError(f"{values}; expected 0..255")
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

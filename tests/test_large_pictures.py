@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_pspnet import images, large_pictures
+from keras_pspnet import large_pictures
 from keras_pspnet.images import as_picture, check_picture, read_image, read_mask
 
 GREY = np.linspace(0, 65535, 97).astype(np.uint16)[None].repeat(3, 0)
@@ -28,7 +28,7 @@ def test_pillows_limit_of_pixels_does_not_hold(monkeypatch, form):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
         with warnings.catch_warnings(action="error"):
             assert read_image(stream, "a").shape == (30, 40, 3)
-            assert check_picture(stream, "a") == (30, 40)
+            check_picture(stream, "a")
         assert limit == Image.MAX_IMAGE_PIXELS
     if form == "PNG":
         assert np.array_equal(read_mask(stream, "a")[0], array)
@@ -107,6 +107,7 @@ def test_16_bit_files_and_arrays_are_divided_by_257(form):
         (np.full((2, 2, 3), 0.5), "values in 0.5..0.5; expected 0..255: multiply by 255"),
         (np.eye(3, dtype=np.float16)[None], "values in 0..1; expected 0..255: multiply by 255"),
         (np.array([[[-1, 0, 0.9]]]), "values in -1..0.9; expected 0..255: undo the normalization"),
+        (np.array([[[-2.1, 0, 2.6]]]), "values in -2.1..2.6; expected 0..255: undo the norm"),
         (np.array([[[0, 9, np.nan]]]), "NaN or infinite"),
         (np.array([[[0, 9, np.inf]]], np.float32), "NaN or infinite"),
         (np.ones((2, 2, 3), bool), "dtype bool; expected numbers in 0..255"),
@@ -137,18 +138,10 @@ def test_arrays_that_are_pictures(values, expected):
     assert result.dtype == np.uint8 and result.tolist() == [[expected]]
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_a_checked_picture_has_the_size_that_is_read(turn):
-    exif = Image.Exif()
-    exif[images.ORIENTATION] = turn
-    stream = file_of(np.zeros((3, 5, 3), np.uint8), "PNG", exif=exif)
-    assert check_picture(stream, "a") == read_image(stream, "a").shape[:2]
-
-
 def test_checking_decodes_nothing(refused, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (400, 400), np.uint8)
     (tmp_path / "cut.png").write_bytes(file_of(noise).getvalue()[:9000])
-    assert check_picture(tmp_path / "cut.png") == (400, 400)
+    check_picture(tmp_path / "cut.png")
     assert "truncated" in refused(read_image, tmp_path / "cut.png")
     assert "no such file" in refused(check_picture, tmp_path / "none.png")
     (tmp_path / "text.png").write_text("no picture")

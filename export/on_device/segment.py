@@ -35,9 +35,6 @@ except ImportError as error:
     sys.exit(2)
 
 
-Image.MAX_IMAGE_PIXELS = None  # `check` looks at the memory instead
-
-
 class UserError(Exception):
     """An error that the user can fix, told in one line: what, which file, what was expected."""
 
@@ -93,6 +90,7 @@ def read_labels(path):
 
 def read_image(path):
     """Read a picture as uint8 RGB (H, W, 3), with its EXIF orientation applied."""
+    Image.MAX_IMAGE_PIXELS = None  # `check` looks at the memory instead
     try:
         with Image.open(path) as image:
             check(image, path)

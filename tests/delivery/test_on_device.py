@@ -74,19 +74,17 @@ def test_16_bit_grey_is_scaled_as_by_predict(tmp_path):
 
 
 def test_a_picture_of_any_number_of_pixels_is_read(tmp_path, monkeypatch):
-    Image.new("1", (9600, 9600)).save(tmp_path / "a.png")  # Pillow warns above 89 megapixels
-    assert segment.read_image(str(tmp_path / "a.png")).shape == (9600, 9600, 3)
-    real = open
-    monkeypatch.setattr(
-        "builtins.open",
-        lambda name, *given, **named: (
-            io.StringIO("MemAvailable: 600000 kB\n")
-            if name == "/proc/meminfo"
-            else real(name, *given, **named)
-        ),
-    )
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("1", (40, 30)).save(tmp_path / "a.png")
+    assert segment.read_image(str(tmp_path / "a.png")).shape == (30, 40, 3)
+
+
+def test_a_picture_larger_than_the_memory_gets_one_line(monkeypatch):
+    meminfo = "MemTotal: 9000000 kB\nMemAvailable: 600000 kB\n"
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(meminfo))
     with pytest.raises(segment.UserError, match=r"9600x9600 pixels take 0\.7 GB.*\(0\.6 GB\)"):
-        segment.read_image(str(tmp_path / "a.png"))
+        segment.check(Image.new("1", (9600, 9600)), "a.png")
+    segment.check(Image.new("1", (4800, 4800)), "a.png")
 
 
 def test_an_overlay_has_the_colours_of_its_classes():

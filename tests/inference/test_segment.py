@@ -132,7 +132,7 @@ def test_class_ids_have_no_confidence(refused, image):
 
 
 def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch):
-    monkeypatch.setattr(segment_module, "WHOLE_BYTES", 50 * 60 * (600 + 9 * 3))
+    monkeypatch.setattr(segment_module, "WHOLE_BYTES", 50 * 70 * (600 + 9 * 3))
     monkeypatch.setattr(segment_module, "WINDOW", 41)
     rng, seen = np.random.default_rng(3), []
 
@@ -141,7 +141,7 @@ def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch
         return np.asarray(images, np.float32)
 
     predictor = Predictor(recording(run, []), "logits", LabelSet.numbered(3), None, 16)
-    assert largest_whole(predictor) == 50 * 60
+    assert largest_whole(predictor) == 50 * 70
     for size, crop in (((49, 55), None), ((100, 70), (33, 33)), ((20, 300), (33, 33))):
         seen.clear()
         image = rng.integers(0, 256, (*size, 3), np.uint8)
