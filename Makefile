@@ -26,6 +26,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/litert_forms.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/peers/peers.py
 	$(BIN)/python benchmarks/readme_table.py
 
@@ -57,5 +58,5 @@ $(CORE): pyproject.toml constraints.txt
 	@touch $@
 
 $(READY): $(CORE)
-	$(PIP) -e '.[datasets,pretrained,mobile,docs,test]'
+	$(PIP) -e '.[datasets,pretrained,mobile,video,docs,test]'
 	@touch $@

@@ -173,9 +173,34 @@ def mobile():
     return lines
 
 
+def pictures():
+    """Return Markdown lines: what large pictures cost."""
+    result = read("pictures")
+    lines = ["| `segment`, 150 classes | own size | 12 megapixels | 48 megapixels |"]
+    lines.append("|---|---:|---:|---:|")
+    rows = {}
+    for case in result["segment"]:
+        if case["classes"] == 150:
+            rows.setdefault(case["model"], []).append(case)
+    for model, cases in rows.items():
+        own = cases[0]["own_size"]
+        name = (
+            f"any size, windows of {own}x{own}" if model == "any size" else f"{model}, {own}x{own}"
+        )
+        cells = [f"{cases[0]['own_seconds']:.1f} s, {cases[0]['own_peak_gigabytes']:.1f} GiB"]
+        cells += [f"{case['seconds']:.1f} s, {case['peak_gigabytes']:.1f} GiB" for case in cases]
+        lines.append("| " + " | ".join([name, *cells]) + " |")
+    drawn = result["overlay_and_write"]
+    lines += [
+        "",
+        f"Overlay, class ids and writing at 12 megapixels take {drawn['seconds']:.1f} s.",
+    ]
+    return lines
+
+
 BLOCKS = {
     "README.md": [figures],
-    "docs/results.md": [scenes, camvid, peers, mobile],
+    "docs/results.md": [scenes, camvid, peers, mobile, pictures],
 }
 
 

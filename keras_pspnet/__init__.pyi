@@ -19,5 +19,7 @@ from .network.layers import PyramidPoolingModule as PyramidPoolingModule
 from .network.model import build_pspnet as build_pspnet
 from .network.normalization import CaffeNormalization as CaffeNormalization
 from .network.optimizer import PSPNetSGD as PSPNetSGD
+from .scoring.evaluation import evaluate as evaluate
+from .visualize import overlay as overlay
 
 __version__: str

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
 from keras_pspnet.errors import UserError
+from keras_pspnet.large_pictures import opened_picture
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -40,22 +41,59 @@ TURNS = {
 }
 """What turns the stored pixels upright, by EXIF orientation."""
 
+NORMALIZED = 3
+"""What values reach at most that are normalized by ImageNet's mean and deviation: 2.64."""
+
+OVERSHOOT = 64
+"""How far floats may lie outside 0..255: cubic resizing of sharp edges goes 40 beyond."""
+
 
 def read_image(path, name=None) -> np.ndarray:
-    """Read a picture of any mode as uint8 RGB (H, W, 3), rotated as its EXIF says.
+    """Read a picture as uint8 RGB (H, W, 3), rotated as its EXIF says.
+
+    All modes with 8 bits a channel are read; 16-bit grey is divided by 257.
 
     Args:
         path: its path, or a binary file.
         name: what messages call it; the path by default.
 
     Raises:
-        UserError: no such file, not a picture, or truncated.
+        UserError: no such file, not a picture, truncated, 32-bit grey, or too large for the memory.
     """
     with _opened(path, name or path, "picture") as image:
+        _check_depth(image, name or path)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
-            image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+            image = Image.fromarray(_to_bytes(np.asarray(image)))
         return np.asarray(image.convert("RGB"))
+
+
+def check_picture(path, name=None) -> None:
+    """Check a picture by its header, without decoding it.
+
+    A file that is cut off after its header passes: `read_image` refuses it.
+
+    Raises:
+        UserError: no such file, not a picture, 32-bit grey, or too large for the memory.
+    """
+    with _opened(path, name or path, "picture") as image:
+        _check_depth(image, name or path)
+
+
+def _check_depth(image, name) -> None:
+    """Refuse grey pictures of 32-bit integers or floats: nothing says what is black and white."""
+    # Pillow below 11 opens 16-bit PNGs in mode I.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        kind = "floats" if image.mode == "F" else "integers"
+        raise UserError(
+            f"{name}: 32-bit grey ({kind}); expected 8 or 16 bits a channel: scale the values to "
+            "0..255 and save them as PNG"
+        )
+
+
+def _to_bytes(array) -> np.ndarray:
+    """Scale numbers in 0..65535 to uint8: 65535 / 257 is 255."""
+    return np.rint(array / np.float32(257)).astype(np.uint8)
 
 
 def read_mask(path, name=None) -> tuple[np.ndarray, np.ndarray | None]:
@@ -121,7 +159,7 @@ def turned_upright(array, turn: int, back: bool = False) -> np.ndarray:
 def _opened(path, name, kind) -> Iterator[Image.Image]:
     """Open a picture and close it after the block; turn Pillow's errors into a UserError."""
     try:
-        with Image.open(path) as image:
+        with opened_picture(path, name) as image:
             yield image
     except UserError:
         raise
@@ -134,7 +172,7 @@ def _opened(path, name, kind) -> Iterator[Image.Image]:
                 f"{name}: not a readable {kind} (it is in no format that is known); replace it"
             ) from error
         raise UserError(f"{name}: {ending} is not read here; convert it to JPEG or PNG") from error
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{name}: not a readable {kind} ({reason}); replace it") from error
 
@@ -207,22 +245,39 @@ def list_images(*paths) -> list[Path]:
     return found
 
 
-def as_picture(image) -> np.ndarray:
+def as_picture(image, name="the picture") -> np.ndarray:
     """Return a picture as uint8 RGB (H, W, 3), from a path or an array of numbers in 0..255.
 
-    Floats are rounded; values outside 0..255 are clipped.
+    Floats are rounded, values up to 64 outside 0..255 (of resized pictures) are clipped. uint16 is
+    in 0..65535 and is divided by 257, as 16-bit files are. Messages call an array `name`.
 
     Raises:
-        UserError: a path that is not a readable picture, an array of another shape.
+        UserError: a path that is not a readable picture, an array of another shape, dtype or range.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(image)
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
-        raise UserError(f"the picture has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
-    if image.dtype != np.uint8:
-        image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return image
+        raise UserError(f"{name} has shape {image.shape}; expected (H, W, 3) RGB in 0..255")
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype.kind not in "uif":
+        raise UserError(f"{name} has dtype {image.dtype}; expected numbers in 0..255")
+    low, high = image.min(), image.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f"{name} has values that are NaN or infinite; expected 0..255")
+    values = f"{name} has values in {low:.4g}..{high:.4g}"
+    if image.dtype == np.uint16:
+        if 0 < high <= 255:
+            raise UserError(f"{values} as uint16; expected 0..65535: make it uint8")
+        return _to_bytes(image)
+    if image.dtype.kind == "f" and low >= 0 and 0 < high <= 1:
+        raise UserError(f"{values}; expected 0..255: multiply by 255")
+    if image.dtype.kind == "f" and low < 0 and high <= NORMALIZED:
+        raise UserError(f"{values}; expected 0..255: undo the normalization")
+    if low < -OVERSHOOT or high > 255 + OVERSHOOT:
+        raise UserError(f"{values}; expected 0..255")
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
 def resize_image(image, size):

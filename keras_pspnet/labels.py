@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,23 @@ class LabelSet:
             )
         return classes.astype(np.uint8)
 
+    def mask_values(self) -> np.ndarray:
+        """Return the mask value of each class, (n,) uint8: what `decode` would turn into it.
+
+        Raises:
+            UserError: no `ids`; a class that no value stands for, or several.
+        """
+        if self.ids is None:
+            raise UserError("the labels have no ids, which say what values masks hold")
+        values = np.zeros(len(self), np.uint8)
+        for label, name in enumerate(self.names):
+            found = [raw for raw, meant in self.ids.items() if meant == label]
+            if len(found) != 1:
+                several = f"the values {', '.join(map(str, found))}" if found else "no value"
+                raise UserError(f"the labels' ids give the class {name!r} {several}")
+            values[label] = found[0]
+        return values
+
     def palette(self) -> np.ndarray:
         """Return the colour of each 8-bit mask value, (256, 3) uint8; other values are black."""
         table = np.zeros((256, 3), np.uint8)
@@ -207,3 +225,22 @@ def load_labels(name_or_file: str) -> LabelSet:
         return LabelSet.from_config(json.loads(read_bytes(path)))
     except (UserError, ValueError) as error:
         raise UserError(f"{path}: not a labels file: {error}") from error
+
+
+def as_labels(labels) -> LabelSet:
+    """Return labels as a LabelSet.
+
+    Args:
+        labels: a LabelSet, a list or tuple of names, the name of a dataset, or the path of a
+            labels.json.
+
+    Raises:
+        UserError: no such labels, or names that `LabelSet` refuses.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    if isinstance(labels, (str, os.PathLike)):
+        return load_labels(os.fspath(labels))
+    if isinstance(labels, (list, tuple)):
+        return LabelSet(tuple(labels), ignore=default_void_label(len(labels)))
+    raise UserError(f"labels: {labels!r}; expected a LabelSet, a list of names, a name or a file")

@@ -1,19 +1,29 @@
 """Draw pictures: class colours, overlays, legends, sheets of pictures."""
 
 import io
+import struct
 import warnings
+import zlib
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_bytes
-from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.images import as_picture
+from keras_pspnet.labels import IGNORE, LabelSet, as_labels, default_void_label
 
 INK, QUIET, EDGE = "#202124", "#5f6368", "#a0a0a0"
 """Colours of text, of secondary text, and of a swatch's outline."""
 
 GAP, LINE = 8, 22
 """Pixels between the pictures of a sheet, and from one of its lines of text to the next."""
+
+JPEG_SIDE = 65500
+"""Maximum pixels of a JPEG's side (libjpeg's JPEG_MAX_DIMENSION)."""
+
+FAST = 3 * 2**20
+"""Bytes of an RGB picture above which it is encoded fast."""
 
 
 def colorize(mask, labels: LabelSet) -> np.ndarray:
@@ -26,25 +36,45 @@ def colorize(mask, labels: LabelSet) -> np.ndarray:
     return colors[mask]
 
 
-def overlay(image, mask, labels: LabelSet, opacity=0.55) -> np.ndarray:
+def overlay(image, classes, labels, opacity=0.55) -> np.ndarray:
     """Blend a picture with its class colours and draw a light line where classes meet.
 
     Args:
-        image: (H, W, 3) uint8.
-        mask: (H, W) class ids; void pixels are darkened.
-        labels: the classes.
+        image: (H, W, 3) RGB in 0..255, or the path of a picture.
+        classes: (H, W) class ids; void pixels are darkened.
+        labels: a LabelSet, or a list of names in the order of the ids, see `labels.as_labels`.
         opacity: weight of the class colours, 0..1.
 
     Returns:
         (H, W, 3) uint8.
+
+    Raises:
+        UserError: the picture cannot be read, has another size than its classes, or there are more
+            classes than labels.
     """
-    mask = np.asarray(mask)
-    mixed = (1 - opacity) * image + opacity * colorize(mask, labels)
-    edge = np.zeros(mask.shape, bool)
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    edge[1:] |= mask[1:] != mask[:-1]
-    mixed[edge] = 0.35 * mixed[edge] + 0.65 * 255
-    return mixed.astype(np.uint8)
+    image, mask, labels = as_picture(image), np.asarray(classes), as_labels(labels)
+    if mask.shape != image.shape[:2]:
+        raise UserError(f"classes of shape {mask.shape}; expected the picture's {image.shape[:2]}")
+    largest = mask.max(initial=0, where=mask != default_void_label(len(labels)))
+    if largest >= len(labels):
+        raise UserError(
+            f"class id {largest}, but {len(labels)} labels; expected one for each class"
+        )
+    # In 256ths and a few rows at a time: floats of a whole photo take seconds and a gigabyte.
+    weight = round(256 * opacity)
+    light = (0.35 * np.arange(256) + 0.65 * 255).astype(np.uint8)
+    mixed = np.empty(image.shape, np.uint8)
+    for top in range(0, len(mask), 64):
+        rows = slice(top, min(top + 64, len(mask)))
+        colors = colorize(mask[rows], labels).astype(np.uint16)
+        shown = np.multiply(image[rows], 256 - weight, dtype=np.uint16)
+        mixed[rows] = (shown + colors * np.uint16(weight)) >> 8
+        edge = np.zeros(colors.shape[:2], bool)
+        edge[:, 1:] |= mask[rows, 1:] != mask[rows, :-1]
+        lower = slice(max(top, 1), rows.stop)
+        edge[lower.start - top :] |= mask[lower] != mask[lower.start - 1 : rows.stop - 1]
+        mixed[rows][edge] = light[mixed[rows][edge]]
+    return mixed
 
 
 def legend(mask, labels: LabelSet, height: int, most: int = 16) -> np.ndarray:
@@ -202,20 +232,67 @@ def _to_height(picture, height):
 
 
 def png(array) -> bytes:
-    """Encode a uint8 picture as PNG."""
+    """Encode a uint8 picture as PNG; a large RGB picture fast, at about the same size."""
+    if array.ndim == 3 and array.size > FAST:
+        return _png_of_a_photo(array)
     return _encode(Image.fromarray(array))
 
 
-def class_png(mask, labels: LabelSet) -> bytes:
-    """Encode class ids as PNG: pixel values are the ids.
+def _png_of_a_photo(array) -> bytes:
+    """Encode (H, W, 3) uint8 as PNG: each row as its difference from the one above.
 
-    uint8 ids become a palette picture in the labels' colours, other ids 16-bit grey.
+    Pillow tries five filters for each row and searches for repetitions, which photos do not have.
     """
-    mask = np.asarray(mask)
+    height, width, _ = array.shape
+    flat = array.reshape(height, -1)
+    rows = np.empty((height, 1 + flat.shape[1]), np.uint8)
+    rows[:, 0] = 2  # the filter "up"
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    encoder = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0),  # 8 bits of RGB
+        b"IDAT": encoder.compress(rows) + encoder.flush(),
+        b"IEND": b"",
+    }
+    stream = b"\x89PNG\r\n\x1a\n"
+    for name, data in chunks.items():
+        stream += struct.pack(">I", len(data)) + name + data
+        stream += struct.pack(">I", zlib.crc32(name + data))
+    return stream
+
+
+def jpeg(array, quality: int) -> bytes:
+    """Encode a uint8 picture as JPEG, with colours at full resolution.
+
+    Raises:
+        UserError: a side is longer than JPEG allows.
+    """
+    if max(array.shape[:2]) > JPEG_SIDE:
+        raise UserError(f"is longer than {JPEG_SIDE} pixels, which JPEG does not allow; take PNG")
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, "JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()
+
+
+def class_png(mask, labels: LabelSet, values=None) -> bytes:
+    """Encode class ids as PNG: pixel values are the ids, or the `values` of the classes.
+
+    uint8 pixels become a palette picture in the labels' colours, others 16-bit grey.
+
+    Args:
+        mask: (H, W) class ids.
+        labels: the classes.
+        values: (n,) uint8, see `LabelSet.mask_values`; None keeps the ids.
+    """
+    mask, palette = np.asarray(mask), labels.palette()
+    if values is not None:
+        mask, palette = values[mask], np.zeros_like(palette)
+        palette[values] = labels.colors
     if mask.dtype != np.uint8:
         return _encode(Image.fromarray(mask.astype(np.uint16)))
     image = Image.fromarray(mask)
-    image.putpalette(labels.palette().tobytes())
+    image.putpalette(palette.tobytes())
     return _encode(image)
 
 

@@ -18,6 +18,7 @@ ROOT = PACKAGE.parent
 GROUND = {"errors", "files", "images", "labels", "device_contract", "visualize", "progress"} | {
     "cpu",
     "private_api",
+    "large_pictures",
 }
 ARROWS = {  # folder -> the folders that it may import, beside the ground
     "weights": set(),

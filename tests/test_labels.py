@@ -191,3 +191,15 @@ def test_a_file_without_labels_gets_one_line_with_its_name(refused, tmp_path, co
 def test_an_unknown_name_lists_the_known_ones(refused):
     message = refused(load_labels, "nowhere")
     assert "nowhere" in message and "camvid" in message and "scenes" in message
+
+
+def test_mask_values_are_what_decode_takes(refused):
+    labels = LabelSet(("a", "b", "c"), ids={5: 2, 90: 0, 181: 1, 7: 255})
+    values = labels.mask_values()
+    assert values.tolist() == [90, 181, 5] and values.dtype == np.uint8
+    np.testing.assert_array_equal(labels.decode(values), [0, 1, 2])
+    assert ADE20K.mask_values().tolist() == list(range(1, 151))
+    several = LabelSet(("a", "b"), ids={1: 0, 2: 0, 3: 1})
+    assert "class 'a' the values 1, 2" in refused(several.mask_values)
+    assert "class 'b' no value" in refused(LabelSet(("a", "b"), ids={1: 0}).mask_values)
+    assert "no ids" in refused(LabelSet(("a", "b")).mask_values)

@@ -42,6 +42,18 @@ def test_an_overlay_mixes_and_lightens_the_edges():
     assert (image == 100).all()
 
 
+def test_an_overlay_of_many_rows_is_that_of_floats():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (200, 50, 3), np.uint8)
+    mask = rng.choice(np.uint8([0, 1, 2, 255]), (100, 25)).repeat(2, 0).repeat(2, 1)
+    mixed = 0.45 * image + 0.55 * visualize.colorize(mask, LABELS)
+    before = np.pad(mask, ((1, 0), (1, 0)), "edge")
+    edge = (mask != before[1:, :-1]) | (mask != before[:-1, 1:])
+    mixed[edge] = 0.35 * mixed[edge] + 0.65 * 255
+    assert 0.2 < edge.mean() < 0.8
+    assert np.abs(visualize.overlay(image, mask, LABELS).astype(float) - mixed).max() < 2
+
+
 def test_void_shows_the_picture_darkened():
     result = visualize.overlay(
         np.full((2, 2, 3), 200, np.uint8), np.full((2, 2), 255), LABELS, opacity=0.5
@@ -174,3 +186,14 @@ def test_a_picture_is_saved_exactly(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
     visualize.save_png(tmp_path / "a.png", picture)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), picture)
+
+
+def test_a_photo_reads_back_exactly(monkeypatch):
+    monkeypatch.setattr(visualize, "FAST", 0)
+    rng = np.random.default_rng(0)
+    for size in ((1, 1), (1, 9), (40, 3), (37, 53)):
+        photo = rng.integers(0, 256, (*size, 3), np.uint8)
+        read = Image.open(io.BytesIO(visualize.png(photo)))
+        assert read.mode == "RGB" and np.array_equal(np.asarray(read), photo)
+    grey = photo[..., 0]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(visualize.png(grey)))), grey)

@@ -85,10 +85,13 @@ def main(arguments=None) -> int:
 
     command = subparsers.add_parser("predict", help="segment pictures")
     command.add_argument("model", **any_model)
-    command.add_argument("images", nargs="+", metavar="IMAGE_OR_FOLDER", help="pictures")
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE_FOLDER_OR_VIDEO", help="what to segment"
+    )
     command.add_argument("--out", metavar="DIR", required=True, help="for the segmented pictures")
     add_protocol_options(command)
     command.add_argument("--labels", **called)
+    add_picture_options(command)
     command.set_defaults(call=commands.predict)
 
     command = subparsers.add_parser("export", help="write files for devices")
@@ -119,6 +122,17 @@ def add_protocol_options(parser) -> None:
     parser.add_argument("--base", type=int, metavar="N", help="long side at scale 1; needs --crop")
     parser.add_argument("--scales", metavar="LIST", help="as 0.5,0.75,1,1.25 (1); needs --crop")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+
+
+def add_picture_options(parser) -> None:
+    """Add the options that say what `predict` writes."""
+    ids = "write the values that the masks of the data set hold, not 0..n-1"
+    parser.add_argument("--ids", choices=("mask",), help=ids)
+    confidence = "also the largest probability of each pixel, 255 is 1"
+    parser.add_argument("--confidence", action="store_true", help=confidence)
+    overlay = parser.add_mutually_exclusive_group()
+    overlay.add_argument("--no-overlay", action="store_true", help="write no overlays")
+    overlay.add_argument("--jpeg", action="store_true", help="overlays as JPEG, quality 90")
 
 
 def add_export_options(parser) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from keras_pspnet.cli import quiet
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import writable_folder
-from keras_pspnet.images import list_images, passed_over, read_image, unread_pictures
 
 
 def demo(options) -> None:
@@ -83,55 +82,10 @@ def evaluate(options) -> None:
 
 
 def predict(options) -> None:
-    """Segment pictures; write class ids and overlays."""
-    from keras_pspnet import visualize
-    from keras_pspnet.cli import evaluation
-    from keras_pspnet.files import unique_stems, write_together
-    from keras_pspnet.inference.load import check_model
-    from keras_pspnet.inference.segment import segment_with
-    from keras_pspnet.progress import track
+    """Segment pictures."""
+    from keras_pspnet.cli import prediction
 
-    kind = check_model(options.model)
-    protocol = evaluation.protocol_of(options)
-    images = list_images(*options.images)
-    evaluation.known_labels(options)
-    out = writable_folder(options.out)
-    for path in images:  # a picture that cannot be read stops the command before it writes
-        read_image(path)
-    if kind in ("keras", "saved_model"):
-        quiet.quiet_tensorflow()
-    predictor = evaluation.load(options.model, options.labels)
-    protocol.check(predictor)
-    print(evaluation.describe(predictor, protocol), flush=True)
-    sizes = evaluation.Sizes()
-    pairs = list(zip(images, unique_stems(images)))
-    for path, stem in track(pairs, "predicting", len(pairs)):
-        image = read_image(path)
-        sizes.add(path, image)
-        classes = segment_with(predictor, image, protocol)
-        sheet = visualize.overlay_with_legend(image, classes, predictor.labels)
-        write_together(
-            {
-                out / f"{stem}_classes.png": visualize.class_png(classes, predictor.labels),
-                out / f"{stem}_overlay.png": visualize.png(sheet),
-            }
-        )
-    for note in evaluation.crop_notes(options.model, predictor, protocol, sizes):
-        print(note)
-    count = f"{len(images)} picture{'' if len(images) == 1 else 's'}"
-    print(f"{out}: {count}, as _classes.png (class ids) and _overlay.png{_others(options.images)}")
-
-
-def _others(paths) -> str:
-    """Return how many files of the folders are not read, as the end of a sentence."""
-    folders = [path for path in map(Path, paths) if path.is_dir()]
-    count = sum(map(passed_over, folders))
-    files = "1 file that is no picture" if count == 1 else f"{count} files that are no pictures"
-    unread = [file.name for folder in folders for file in unread_pictures(folder)]
-    if unread:
-        files = "1 file" if count == 1 else f"{count} files"
-        files += f" that are not read (as {unread[0]}: convert it to JPEG or PNG)"
-    return f"; {files} passed over" if count else ""
+    prediction.run(options)
 
 
 def export(options) -> dict:

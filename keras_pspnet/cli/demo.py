@@ -13,10 +13,9 @@ from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.export.deliver import export_model
 from keras_pspnet.files import write_json
-from keras_pspnet.inference.load import as_predictor, load_model
-from keras_pspnet.inference.segment import segment
-from keras_pspnet.progress import clock, track
-from keras_pspnet.scoring import metrics
+from keras_pspnet.inference.load import load_model
+from keras_pspnet.progress import clock
+from keras_pspnet.scoring.evaluation import evaluate
 from keras_pspnet.train import recipes
 from keras_pspnet.train.run import fit
 
@@ -53,7 +52,7 @@ def run(out) -> dict:
     print("2/4 scoring it on held-out scenes", flush=True)
     model = load_model(out / "best.keras")
     source = open_source(recipe.dataset, split="val", size=recipe.crop)
-    keras_scores, expected = _evaluate(model, source, "evaluating best.keras")
+    keras_scores, expected = _evaluate(model, recipe.dataset)
 
     print("3/4 exporting", flush=True)
     say = lambda line: print(f"    {line}", flush=True)  # noqa: E731
@@ -61,7 +60,7 @@ def run(out) -> dict:
 
     print("4/4 running the .tflite file without TensorFlow", flush=True)
     tflite_scores = _evaluate_without_tensorflow(files["float32"], recipe.dataset, out)
-    _, found = _evaluate(load_model(files["float32"]), source, "comparing")
+    _, found = _evaluate(files["float32"], recipe.dataset)
     equal = [np.mean(a == b) for a, b in zip(expected, found)]
     seconds = time.monotonic() - start
     report = {
@@ -84,16 +83,14 @@ def run(out) -> dict:
     return report
 
 
-def _evaluate(model, source: Source, what: str) -> tuple[dict, list[np.ndarray]]:
+def _evaluate(model, dataset: str) -> tuple[dict, list[np.ndarray]]:
     """Return the scores of a model and the class ids that it predicts for each picture."""
-    predictor, predictions = as_predictor(model), []
+    predictions = []
 
-    def predict(image):
-        predictions.append(segment(predictor, image))
-        return predictions[-1]
+    def keep(name, image, mask, prediction, matrix):
+        predictions.append(prediction)
 
-    examples = track(source.examples(), what, len(source))
-    return metrics.evaluate(predict, examples, source.labels), predictions
+    return evaluate(model, dataset, on_picture=keep), predictions
 
 
 def _evaluate_without_tensorflow(file, dataset, out) -> dict:

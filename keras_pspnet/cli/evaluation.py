@@ -1,17 +1,16 @@
 """The command `evaluate`: score a model, print and write the scores."""
 
-import contextlib
-import dataclasses
 import json
 from pathlib import Path
 
 from keras_pspnet.cli import quiet
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes, writable_folder, write_together
-from keras_pspnet.inference.load import as_predictor, check_model, load_model, read_labels
-from keras_pspnet.inference.predictor import Predictor, check_classes, check_number
-from keras_pspnet.inference.segment import Protocol, segment_with
-from keras_pspnet.labels import IGNORE, LabelSet, load_labels
+from keras_pspnet.files import writable_folder, write_together
+from keras_pspnet.inference.load import check_model
+from keras_pspnet.inference.segment import Protocol
+from keras_pspnet.scoring import report
+from keras_pspnet.scoring.evaluation import Evaluation, protocol_on
+from keras_pspnet.scoring.picture_table import PictureTable
 
 MEANS = {  # column of the printed table -> its mean
     "IoU": "mIoU",
@@ -24,47 +23,21 @@ MEANS = {  # column of the printed table -> its mean
 
 def run(options) -> None:
     """Score a model; print the scores, and write them as asked."""
-    from keras_pspnet.data.datasets import open_source
-    from keras_pspnet.progress import track
-    from keras_pspnet.scoring import boundary, metrics, report
-    from keras_pspnet.scoring.picture_table import PictureTable
-
     kind = check_model(options.model)
     files = _files(options)
+    place = {"path": options.data_dir, "split": options.split}
     protocol = protocol_of(options)
-    source = _source(options)
+    quiet.quiet_datasets(options.dataset)
+    evaluation = Evaluation(
+        options.model, options.dataset, **place, protocol=protocol, labels=options.labels
+    )
     if kind in ("keras", "saved_model"):
         quiet.quiet_tensorflow()
-    predictor = load(options.model, options.labels)
-    predictor.check_labels(source.labels, source.named)
-    protocol.check(predictor)
-    if options.dataset == "scenes":  # generated at the size that the model takes
-        source = open_source("scenes", split=options.split, size=predictor.size)
-    for note in source.notes:
-        print(note)
-    print(describe(predictor, protocol), flush=True)
-    sizes = Sizes()
-    watching = {"report": report.Report(source.labels), "csv": PictureTable(source.labels)}
-    asked = [sizes, *(watching[option] for option in files if option in watching)]
-    contours = boundary.BoundaryIoU(source.labels)
-    asked += [contours] * options.boundary
-
-    def on_picture(*seen):
-        for one in asked:
-            one.add(*seen)
-
-    scores = metrics.evaluate(
-        lambda image: segment_with(predictor, image, protocol),
-        track(source.examples(), "evaluating", len(source)),
-        source.labels,
-        on_picture,
-    )
-    if options.boundary:
-        contours.add_to(scores)
-    scores["protocol"] = dataclasses.asdict(protocol)
-    print("\n".join(_lines(scores)))
-    for note in crop_notes(options.model, predictor, protocol, sizes):
-        print(note)
+    labels = evaluation.source.labels
+    watching = {"report": report.Report(labels), "csv": PictureTable(labels)}
+    asked = (watching[option].add for option in files if option in watching)
+    scores = evaluation.scores(*asked, boundary=options.boundary)
+    print("\n".join([*_lines(scores), *evaluation.notes]))
     contents = {}
     if "json" in files:
         contents[files["json"]] = (json.dumps(scores, indent=2) + "\n").encode()
@@ -85,8 +58,6 @@ def _files(options) -> dict[str, Path]:
     Raises:
         UserError: a folder that cannot be written, a folder in the way, one file for two options.
     """
-    from keras_pspnet.scoring import report
-
     files = {}
     for option in ("json", "csv"):
         given = getattr(options, option)
@@ -105,51 +76,8 @@ def _files(options) -> dict[str, Path]:
     return files
 
 
-def _source(options):
-    """Open the dataset and compare its classes with the model's."""
-    from keras_pspnet.data.datasets import open_source
-
-    quiet.quiet_datasets(options.dataset)
-    labels = known_labels(options)
-    if labels and labels == LabelSet.numbered(len(labels)):
-        labels = None  # neither names nor ids: they do not say what a mask's values mean
-    place = {"name": options.dataset, "path": options.data_dir, "split": options.split}
-    source = open_source(**place, labels=labels)
-    if labels and not source.named:
-        with contextlib.suppress(UserError):
-            found = open_source(**place)
-            ids, own = found.labels.ids or {}, labels.ids or {}
-            # Masks of {0, 255}, to a model of {0, 1}: 255 would be void, and all else right.
-            if found.labels.names == labels.names or (IGNORE in ids and IGNORE not in own):
-                source = found
-    if labels:
-        check_classes(labels, source.labels, source.named)
-    return source.paired()
-
-
-def known_labels(options) -> LabelSet | None:
-    """Return the labels of --labels, else the model's, else None, without importing TensorFlow.
-
-    Raises:
-        UserError: no such labels, or another number of them than the model has classes.
-    """
-    given = load_labels(options.labels) if options.labels else None
-    own = read_labels(options.model)
-    if given and own:
-        check_number(own, given)
-    return given or own
-
-
-def load(model, labels) -> Predictor:
-    """Load a model; `labels`, the text of --labels, replaces what its classes are called."""
-    predictor = as_predictor(load_model(model))
-    return predictor.with_labels(load_labels(labels)) if labels else predictor
-
-
 def protocol_of(options) -> Protocol:
     """Return the Protocol that --crop, --base, --scales and --flip describe."""
-    from keras_pspnet.data.datasets import BASES
-
     try:
         text = "1" if options.scales is None else options.scales
         scales = tuple(float(scale) for scale in text.split(","))
@@ -157,60 +85,8 @@ def protocol_of(options) -> Protocol:
         raise UserError(f"--scales {options.scales}: expected numbers, as 0.5,1,1.5") from error
     if options.scales is not None and not options.crop:
         raise UserError(f"--scales {text}: belongs to the sliding window; give --crop H W too")
-    crop, base = options.crop and tuple(options.crop), options.base
-    if crop and base is None:
-        base = BASES.get(getattr(options, "dataset", None))
-    return Protocol(crop, base, scales, options.flip)
-
-
-def describe(predictor: Predictor, protocol: Protocol) -> str:
-    """Return at which size a model looks at pictures, in one line; sizes are height x width."""
-    if protocol.crop:
-        text = "windows of {}x{}".format(*protocol.crop)
-        text += f", long side {protocol.base}" if protocol.base else ", pictures at their own size"
-    elif predictor.size:
-        text = "whole pictures resized to {}x{}".format(*predictor.size)
-    else:
-        text = "whole pictures at their own size"
-    if tuple(protocol.scales) != (1.0,):
-        text += f", at scales {', '.join(f'{scale:g}' for scale in protocol.scales)}"
-    return text + ", and mirrored" * protocol.flip
-
-
-class Sizes:
-    """The greatest height and width of the pictures seen."""
-
-    def __init__(self):
-        self.height = self.width = 0
-
-    def add(self, name, image, *_) -> None:
-        """Count a picture (H, W, 3)."""
-        self.height = max(self.height, image.shape[0])
-        self.width = max(self.width, image.shape[1])
-
-
-def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes) -> list[str]:
-    """Return a line if a model that was trained on crops of pictures sees larger ones shrunk.
-
-    Args:
-        model: path of the model; its run folder holds recipe.json.
-        predictor: the model.
-        protocol: how it was fed.
-        seen: the pictures' sizes.
-    """
-    try:
-        recipe = json.loads(read_bytes(Path(model).parent / "recipe.json"))
-        crop = tuple(int(side) for side in recipe["crop"])
-        cropped = not recipe["resize_to_crop"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    shrunk = predictor.size == crop and protocol.crop is None
-    if not (cropped and shrunk and (seen.height > crop[0] or seen.width > crop[1])):
-        return []
-    return [
-        "note: this model was trained on crops of {0}x{1} of pictures at their own size, and the "
-        "pictures here are larger; --crop {0} {1} fits it better".format(*crop)
-    ]
+    dataset = getattr(options, "dataset", None)  # `predict` has none
+    return protocol_on(dataset, options.crop, options.base, scales, options.flip)
 
 
 def _lines(scores) -> list[str]:

@@ -22,8 +22,7 @@ MASKS = ("mask", "annotation", "label", "segmentation", "gt")
 """How folders of masks are called."""
 
 BLACK = 3
-"""Pictures without a higher value are black. Pictures divided by 255 reach 1, those normalised with
-ImageNet's mean and standard deviation 2.64."""
+"""Pictures without a higher value are black."""
 
 
 def check_calibration(formats, calibration, why="") -> None:
@@ -93,7 +92,8 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
         `CALIBRATION_PICTURES`; and `source` with their number.
 
     Raises:
-        UserError: no pictures, a picture that cannot be read, pictures that all show nothing.
+        UserError: no pictures, a picture that cannot be read, an array that `as_picture` refuses,
+            pictures that all show nothing.
     """
     if calibration is None or (isinstance(calibration, str) and calibration == SCENES):
         drawn = tuple(max(side, 65) for side in size)
@@ -115,7 +115,7 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
     for number, (given, mask) in chosen:
         is_path = isinstance(given, (str, os.PathLike))
         name = str(given) if is_path else f"picture {number}"
-        image = as_picture(given)
+        image = as_picture(given, f"calibration: {name}")
         read.append((name, image, mask))
         numbers.append((name, image if is_path else given))  # before it is rounded to uint8
     faults = check_pictures(numbers)

@@ -255,9 +255,13 @@ def as_predictor(model) -> Predictor:
 
 
 def _keras_predictor(model) -> Predictor:
+    import keras
+
     from keras_pspnet.network.main_head import labels_of, main_network, output_stride_of
 
     main = main_network(model)
+    if keras.backend.backend() == "tensorflow":
+        main.compile(jit_compile=False)  # on a GPU Keras chooses XLA, which compiles each new size
     given = {"size": tuple(main.input.shape[1:3])}
     if None in given["size"]:
         given = {"stride": output_stride_of(model)}

@@ -2,22 +2,29 @@
 
 import dataclasses
 import math
+import shutil
+import tempfile
 
 import numpy as np
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.images import IMAGENET_MEAN, as_picture, resize_image, resize_nearest
+from keras_pspnet.inference.enlarge import best_classes, mix, places, resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.windows import probabilities_of, resized_blocks
 
-STRIDE = 2 / 3
-"""Stride of the sliding window as a share of its side (semseg tool/test.py)."""
+WHOLE_BYTES = 2**31
+"""Memory up to which a model of any size takes a picture whole; a larger one goes in windows."""
 
-TILE_BYTES = 2**27
-"""Maximum bytes of the scores of one batch of windows."""
+PIXEL_BYTES, SCORE_BYTES = 600, 9
+"""What a PSPNet-50 needs for each pixel, and for each class of it."""
 
-TILE_PIXELS = 2 * 713**2
-"""Maximum pixels of one batch of windows: a PSPNet-50 needs about 600 bytes for each."""
+WINDOW = 713
+"""Largest side of those windows: that of the authors' crops (semseg config/cityscapes/*.yaml)."""
+
+TOTAL_BYTES = 2**30
+"""Bytes above which the probabilities of several scales are added up in a temporary file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +62,12 @@ class Protocol:
         if len(set(self.scales)) < len(self.scales):
             raise UserError(f"--scales {self.scales}: a scale appears twice")
 
-    def check(self, predictor: Predictor) -> None:
+    def check(self, predictor: Predictor, confidence=False) -> None:
         """Check that a model can be used with this protocol.
+
+        Args:
+            predictor: the model.
+            confidence: True if probabilities are asked for, too.
 
         Raises:
             UserError: the model returns class ids instead of scores, or takes another size than
@@ -66,6 +77,11 @@ class Protocol:
             raise UserError(
                 "--crop, --scales and --flip average probabilities, the model gives class ids "
                 "alone; export it with --output logits"
+            )
+        if predictor.output == "classes" and confidence:
+            raise UserError(
+                "--confidence is the largest probability, the model gives class ids alone; export "
+                "it with --output logits"
             )
         if self.crop and predictor.size and tuple(self.crop) != tuple(predictor.size):
             height, width = predictor.size
@@ -83,11 +99,11 @@ def segment(
     By default the picture is resized to the model's size and the probabilities are resized back,
     bilinearly. Of a file of class ids (the default of an export) the ids are resized, by nearest
     neighbour, so its outlines are coarser. A model of any size takes the picture as it is, padded
-    to n * stride + 1.
+    to n * stride + 1; above `largest_whole` pixels in windows of 713x713.
 
     Args:
         model: anything that `load_model` returns.
-        image: (H, W, 3) RGB in 0..255, or the path of a picture.
+        image: (H, W, 3) RGB in 0..255, or the path of a picture; see `as_picture`.
         crop, base, scales, flip: sliding window, scales and mirroring, see `Protocol`.
         confidence: True also returns the largest probability of each pixel.
 
@@ -107,29 +123,83 @@ def segment_with(
     predictor: Predictor, image, protocol: Protocol, confidence=False
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Segment a picture as a `Protocol` says; else as `segment`."""
-    protocol.check(predictor)
+    protocol.check(predictor, confidence)
     image = as_picture(image)
-    size = image.shape[:2]
+    protocol = _within_memory(predictor, protocol, image.shape[:2])
+    if protocol.crop is None:
+        found = _from_whole(predictor, image, protocol.flip, confidence)
+    elif len(protocol.scales) == 1:
+        found = _from_one_scale(predictor, image, protocol, confidence)
+    else:
+        found = _from_scales(predictor, image, protocol, confidence)
     dtype = np.uint8 if len(predictor.labels) <= 256 else np.int32
-    if protocol != Protocol():
-        return probabilities(predictor, image, protocol).argmax(-1).astype(dtype)
-    result = _without_padding(predictor, predictor(_whole(predictor, image))[0], size)
-    if predictor.output == "classes":
-        return resize_nearest(result, size).astype(dtype)
-    if result.shape[:2] != size:
-        scores = softmax(result) if predictor.output == "logits" else result
-        result = resize_scores(scores, size)
-    return result.argmax(-1).astype(dtype)
+    classes = found[0].astype(dtype, copy=False)
+    return (classes, found[1].astype(np.float32, copy=False)) if confidence else classes
+
+
+def largest_whole(predictor: Predictor) -> int:
+    """Return how many pixels a model of any size takes at once: as many as 2 GiB hold."""
+    return WHOLE_BYTES // (PIXEL_BYTES + SCORE_BYTES * len(predictor.labels))
+
+
+def _within_memory(predictor, protocol, size) -> Protocol:
+    """Return the protocol with windows for a picture that is too large to be taken whole."""
+    if protocol.crop or predictor.size or predictor.output == "classes":
+        return protocol
+    sides = [side + -(side - 1) % predictor.stride for side in size]
+    if math.prod(sides) <= largest_whole(predictor):
+        return protocol
+    window = min(WINDOW, math.isqrt(largest_whole(predictor)))
+    window -= (window - 1) % predictor.stride
+    crop = tuple(min(side, max(window, 1)) for side in sides)
+    return dataclasses.replace(protocol, crop=crop)
+
+
+def _from_whole(predictor, image, flip, confidence):
+    """Return classes, and with `confidence` their probabilities, from the picture as a whole."""
+    size = image.shape[:2]
+    batch = _whole(predictor, image)
+    if flip:
+        scores = _without_padding(predictor, probabilities_of(predictor, batch, flip)[0], size)
+    else:
+        scores = _without_padding(predictor, predictor(batch)[0], size)
+        if predictor.output == "classes":
+            return resize_nearest(scores, size), None
+        if scores.shape[:2] == size and not confidence:
+            return scores.argmax(-1), None
+        if predictor.output == "logits":
+            scores = softmax(scores)
+    return best_classes(scores, *map(places, scores.shape, size), confidence)
+
+
+def _from_one_scale(predictor, image, protocol, confidence):
+    """Return classes, and with `confidence` their probabilities, from windows at one scale."""
+    classes = np.empty(image.shape[:2], np.int32 if len(predictor.labels) > 256 else np.uint8)
+    values = np.empty(image.shape[:2], np.float32) if confidence else None
+    (scale,) = protocol.scales
+    for rows, columns, *block in resized_blocks(predictor, image, scale, protocol):
+        found, value = best_classes(*block, confidence)
+        classes[rows, columns] = found
+        if confidence:
+            values[rows, columns] = value
+        del block  # not to be held while the network runs
+    return classes, values
+
+
+def _from_scales(predictor, image, protocol, confidence):
+    """Return classes, and with `confidence` their probabilities, from windows at several scales."""
+    total = probabilities(predictor, image, protocol)
+    classes = np.empty(image.shape[:2], np.int32)
+    values = np.empty(image.shape[:2], np.float32) if confidence else None
+    for row, scores in enumerate(total):
+        classes[row] = scores.argmax(-1)
+        if confidence:
+            values[row] = scores.max(-1)
+    return classes, values
 
 
 def probabilities(predictor: Predictor, image: np.ndarray, protocol: Protocol) -> np.ndarray:
     """Return the class probabilities of a picture at its own size.
-
-    With `crop`, as in semseg tool/test.py: for each scale the picture is resized so that its long
-    side is scale * base, and padded with the mean on both sides up to the window. The window
-    slides over it with a stride of two thirds of its side; the last position is moved back inside.
-    Probabilities of overlapping windows are averaged, then the padding is cut off and the rest is
-    resized to the picture.
 
     Args:
         predictor: the model.
@@ -137,29 +207,39 @@ def probabilities(predictor: Predictor, image: np.ndarray, protocol: Protocol) -
         protocol: how to feed the picture.
 
     Returns:
-        (H, W, C) float32; the classes of a pixel sum to 1.
+        (H, W, C) float32; the classes of a pixel sum to 1. From several scales and above 1 GiB it
+        is a `numpy.memmap` of a temporary file.
 
     Raises:
-        UserError: the protocol does not fit the model.
+        UserError: the protocol does not fit the model; no room for the temporary file.
     """
     protocol.check(predictor)
-    height, width = size = image.shape[:2]
+    size = image.shape[:2]
     if protocol.crop is None:
-        scores = _scores(predictor, _whole(predictor, image), protocol.flip)[0]
+        scores = probabilities_of(predictor, _whole(predictor, image), protocol.flip)[0]
         return resize_scores(_without_padding(predictor, scores, size), size)
-    total = np.zeros((height, width, len(predictor.labels)), np.float32)
+    total = _zeros((*size, len(predictor.labels)))
     for scale in protocol.scales:
-        long = round(scale * (protocol.base or max(size)))
-        scaled = [max(round(long / max(size) * side), 1) for side in size]
-        picture = resize_scores(image.astype(np.float32), scaled)
-        if not predictor.floats:
-            picture = np.rint(picture).astype(np.uint8)
-        scores = _through_windows(predictor, picture, protocol)
-        for top in range(0, height, 64):  # in strips: a resized copy of all scores is large
-            rows = slice(top, min(top + 64, height))
-            total[rows] += resize_scores(scores, size, rows)
-    total /= len(protocol.scales)
+        for rows, columns, *block in resized_blocks(predictor, image, scale, protocol):
+            total[rows, columns] += mix(*block) / np.float32(len(protocol.scales))
+            del block
     return total
+
+
+def _zeros(shape) -> np.ndarray:
+    """Return zeros, float32; in a temporary file, if there are many."""
+    needed = math.prod(shape) * 4
+    if needed <= TOTAL_BYTES:
+        return np.zeros(shape, np.float32)
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < needed:  # looked at before: a full disk kills a process that writes to a mapped file
+        raise UserError(
+            f"{folder}: the probabilities of this picture at several scales take "
+            f"{needed / 1e9:.0f} GB on the disk, {free / 1e9:.0f} GB are free; free some, set "
+            "TMPDIR to another folder, or give one scale"
+        )
+    return np.memmap(tempfile.TemporaryFile(), np.float32, "w+", shape=shape)
 
 
 def _whole(predictor, image) -> np.ndarray:
@@ -174,59 +254,6 @@ def _without_padding(predictor, result, size) -> np.ndarray:
     return result[: size[0], : size[1]] if predictor.size is None else result
 
 
-def _through_windows(predictor, picture, protocol) -> np.ndarray:
-    """Return the probabilities (h, w, C) of a picture (h, w, 3), averaged over all windows."""
-    size, crop = picture.shape[:2], protocol.crop
-    missing = [max(window - side, 0) for window, side in zip(crop, size)]
-    before = [count // 2 for count in missing]
-    if any(missing):
-        padded = np.empty((size[0] + missing[0], size[1] + missing[1], 3), picture.dtype)
-        padded[:] = IMAGENET_MEAN if predictor.floats else np.rint(IMAGENET_MEAN)
-        padded[before[0] : before[0] + size[0], before[1] : before[1] + size[1]] = picture
-        picture = padded
-    starts = [_starts(side, window) for side, window in zip(picture.shape, crop)]
-    windows = [
-        (slice(top, top + crop[0]), slice(left, left + crop[1]))
-        for top in starts[0]
-        for left in starts[1]
-    ]
-    total = np.zeros((*picture.shape[:2], len(predictor.labels)), np.float32)
-    views = 2 if protocol.flip else 1
-    pixels = crop[0] * crop[1] * views
-    at_once = max(min(TILE_BYTES // (pixels * total.shape[2] * 4), TILE_PIXELS // pixels), 1)
-    for first in range(0, len(windows), at_once):
-        batch = windows[first : first + at_once]
-        scores = _scores(predictor, np.stack([picture[window] for window in batch]), protocol.flip)
-        for window, tile in zip(batch, scores):
-            total[window] += tile
-    counts = [
-        np.bincount(np.ravel([np.arange(n, n + window) for n in places]))
-        for places, window in zip(starts, crop)
-    ]
-    total /= (counts[0][:, None] * counts[1])[..., None].astype(np.float32)
-    return total[before[0] : before[0] + size[0], before[1] : before[1] + size[1]]
-
-
-def _starts(side, window) -> list[int]:
-    """Return the first pixel of each window along a side that is at least as long as a window."""
-    stride = math.ceil(window * STRIDE)
-    count = math.ceil((side - window) / stride) + 1
-    return [min(index * stride, side - window) for index in range(count)]
-
-
-def _scores(predictor, batch, flip) -> np.ndarray:
-    """Return the probabilities of a batch; with `flip` averaged with those of its mirror image."""
-    if flip:
-        batch = np.concatenate([batch, batch[:, :, ::-1]])
-    scores = predictor(batch)
-    if predictor.output == "logits":
-        scores = softmax(scores)
-    if not flip:
-        return scores
-    straight, mirrored = np.split(scores, 2)
-    return (straight + mirrored[:, :, ::-1]) / 2
-
-
 def pad_to_stride(image, stride):
     """Pad a uint8 picture at the bottom and the right with ImageNet's mean to n * stride + 1."""
     rows, columns = (-(side - 1) % stride for side in image.shape[:2])
@@ -234,32 +261,3 @@ def pad_to_stride(image, stride):
     padded[:] = np.rint(IMAGENET_MEAN)
     padded[: image.shape[0], : image.shape[1]] = image
     return padded
-
-
-def resize_scores(scores, size, rows=slice(None)):
-    """Resize scores (h, w, C) to (H, W, C): bilinear with half-pixel centres, as cv2.INTER_LINEAR.
-
-    Args:
-        scores: floats (h, w, C).
-        size: (H, W).
-        rows: a slice of the H rows to return.
-    """
-    if tuple(size) == scores.shape[:2]:
-        return scores[rows]
-    for axis, new in enumerate(size):
-        old = scores.shape[axis]
-        source = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-        low = np.floor(source).astype(int)
-        high = np.minimum(low + 1, old - 1)
-        share = (source - low).astype(scores.dtype)
-        if axis == 0:
-            low, high, share = low[rows], high[rows], share[rows]
-        share = np.expand_dims(share, (1, 2) if axis == 0 else (0, 2))
-        scores = scores.take(low, axis) * (1 - share) + scores.take(high, axis) * share
-    return scores
-
-
-def softmax(logits):
-    """Turn logits into probabilities along the last axis."""
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)

@@ -1,11 +1,9 @@
 """Collect the pictures of an evaluation for an HTML page with scores, confusions and examples."""
 
 import bisect
-import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from keras_pspnet import visualize
 from keras_pspnet.errors import UserError
@@ -127,6 +125,4 @@ class Report:
 
 
 def _jpeg(picture) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, "JPEG", quality=88, subsampling=0)
-    return data_uri("jpeg", stream.getvalue())
+    return data_uri("jpeg", visualize.jpeg(picture, quality=88))

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from shell import call
 
+from keras_pspnet import images
 from keras_pspnet.files import unique_stems
 
 EXPORT = Path(__file__).parents[2] / "export"
@@ -55,6 +56,37 @@ def test_a_picture_is_turned_as_its_camera_was(tmp_path):
     np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_32_bit_grey_is_refused_as_by_predict(tmp_path, kind, refused):
+    Image.fromarray(np.zeros((4, 4), kind)).save(tmp_path / "a.tif")
+    with pytest.raises(segment.UserError, match=r"a\.tif: 32-bit grey; expected 8 or 16 bits"):
+        segment.read_image(str(tmp_path / "a.tif"))
+    assert "a.tif: 32-bit grey" in refused(images.read_image, tmp_path / "a.tif")
+
+
+def test_16_bit_grey_is_scaled_as_by_predict(tmp_path):
+    grey = np.linspace(0, 65535, 97).astype(np.uint16)[None]
+    for name in ("a.tif", "a.png"):
+        Image.fromarray(grey).save(tmp_path / name)
+        found = segment.read_image(str(tmp_path / name))
+        assert np.array_equal(found[..., 0], np.rint(grey / 257))
+        assert np.array_equal(found, images.read_image(tmp_path / name))
+
+
+def test_a_picture_of_any_number_of_pixels_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    Image.new("1", (40, 30)).save(tmp_path / "a.png")
+    assert segment.read_image(str(tmp_path / "a.png")).shape == (30, 40, 3)
+
+
+def test_a_picture_larger_than_the_memory_gets_one_line(monkeypatch):
+    meminfo = "MemTotal: 9000000 kB\nMemAvailable: 600000 kB\n"
+    monkeypatch.setattr("builtins.open", lambda *_, **__: io.StringIO(meminfo))
+    with pytest.raises(segment.UserError, match=r"9600x9600 pixels take 0\.7 GB.*\(0\.6 GB\)"):
+        segment.check(Image.new("1", (9600, 9600)), "a.png")
+    segment.check(Image.new("1", (4800, 4800)), "a.png")
+
+
 def test_an_overlay_has_the_colours_of_its_classes():
     classes = np.zeros((400, 300), np.int64)
     classes[:, 150:] = 2
@@ -83,11 +115,11 @@ def test_what_was_there_stays_until_both_pictures_are_written(tmp_path, monkeypa
     assert len(before) == 2 * there
     save, calls = Image.Image.save, []
 
-    def full(*arguments):
+    def full(*arguments, **options):
         calls.append(arguments)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        save(*arguments)
+        save(*arguments, **options)
 
     monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(segment.UserError, match="No space left"):

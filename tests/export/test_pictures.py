@@ -73,19 +73,30 @@ NORMALISED = (VARIED / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
         ),
         ([BLACK + np.uint8([9, 0, 200])], "picture 0 is one colour (9 0 200); expected"),
         ([BLACK, BLACK + 70], "picture 0 is one colour (0 0 0), and the other is no better"),
-        (VARIED / 255, "picture 0 has values in 0..1, and the other 2 are no better; expected"),
-        ((VARIED / 255).astype(np.float16)[:1], "picture 0 has values in 0..1; expected"),
+        (VARIED // 128, "picture 0 has values in 0..1, and the other 2 are no better; expected"),
         (list(VARIED // 128), "picture 0 has values in 0..1"),
-        (VARIED > 90, "picture 0 has values in 0..1"),
-        (VARIED / 127.5 - 1, "picture 0 has values in -1..1"),
-        (NORMALISED, "picture 0 has values in -3..3"),
-        ([BLACK, VARIED[0] / 255], "picture 0 is one colour"),
-        ([(VARIED[0] / 255, np.zeros(SIZE, np.uint8))], "picture 0 has values in 0..1"),
+        ([(VARIED[0] // 128, np.zeros(SIZE, np.uint8))], "picture 0 has values in 0..1; expected"),
     ],
 )
 def test_pictures_that_show_nothing_are_refused(refused, pictures, says):
     message = refused(read, pictures)
     assert message.startswith(f"calibration: {says}") and message.endswith("RGB in 0..255")
+
+
+@pytest.mark.parametrize(
+    "pictures, says",
+    [
+        (VARIED / 255, "picture 0 has values in 0..1; expected 0..255: multiply by 255"),
+        ((VARIED / 255).astype(np.float16)[:1], "picture 0 has values in 0..1; expected"),
+        ([VARIED[0], VARIED[1] / 255], "picture 1 has values in 0..1; expected"),
+        (VARIED > 90, "picture 0 has dtype bool"),
+        (VARIED / 127.5 - 1, "picture 0 has values in -1..1; expected 0..255: undo"),
+        (NORMALISED, "picture 0 has values in -2.118..2.64; expected 0..255: undo"),
+        ([(VARIED[0] / 255, np.zeros(SIZE, np.uint8))], "picture 0 has values in 0..1"),
+    ],
+)
+def test_a_single_array_out_of_range_is_refused(refused, pictures, says):
+    assert refused(read, pictures).startswith(f"calibration: {says}")
 
 
 def test_a_file_that_shows_nothing_is_named(refused, tmp_path):
@@ -99,7 +110,7 @@ def test_dark_pictures_are_pictures():
 
 
 def test_one_among_others_is_a_warning():
-    pictures, _, said = read([VARIED[0], BLACK + 7, VARIED[1] / 255, VARIED[2]])
+    pictures, _, said = read([VARIED[0], BLACK + 7, VARIED[1] // 128, VARIED[2]])
     assert len(pictures) == 4
     assert said == [
         "WARNING: 2 of 4 calibration pictures show nothing: picture 1 is one colour (7 7 7), "

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import tracemalloc
+from types import SimpleNamespace as Namespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet.cli import main
+from keras_pspnet.inference import enlarge, windows
+from keras_pspnet.inference import segment as segment_module
+from keras_pspnet.inference.enlarge import softmax
 from keras_pspnet.inference.load import as_predictor, load_model
 from keras_pspnet.inference.predictor import Predictor
-from keras_pspnet.inference.segment import TILE_BYTES, Protocol, probabilities, segment, softmax
+from keras_pspnet.inference.segment import Protocol, probabilities, segment
+from keras_pspnet.inference.windows import TILE_BYTES
 from keras_pspnet.labels import LabelSet
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -150,6 +155,57 @@ def test_memory_is_bounded_on_a_picture_of_2048():
     scores = 1024 * 2048 * CLASSES * 4
     pictures = 1792 * 3584 * 3 * 4
     assert peak < scores * (1 + 1.75**2) + 4 * pictures + 4 * TILE_BYTES
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("floats", [False, True])
+@pytest.mark.parametrize(
+    "size, crop, base, scales",
+    [
+        ((100, 61), (33, 25), None, (1.0,)),
+        ((61, 100), (33, 25), 77, (1.3,)),  # lines of windows are columns
+        ((80, 80), (41, 41), 30, (1.0,)),  # padded on both sides
+        ((30, 90), (41, 17), 200, (1.0,)),  # padded on one
+        ((35, 36), (34, 35), None, (1.0,)),  # windows that differ by one pixel
+        ((60, 41), (33, 25), 60, (0.4, 1.0, 1.3)),
+    ],
+)
+def test_classes_are_those_of_the_probabilities(size, crop, base, scales, floats, flip):
+    image, ours = picture(*size), predictor(floats=floats)
+    expected = probabilities(ours, image, Protocol(crop, base, scales, flip))
+    given = {"crop": crop, "base": base, "scales": scales, "flip": flip}
+    classes, confidence = segment(ours, image, **given, confidence=True)
+    assert np.array_equal(classes, expected.argmax(-1))
+    np.testing.assert_allclose(confidence, expected.max(-1), atol=1e-6)
+    assert np.array_equal(segment(ours, image, **given), classes)
+
+
+@pytest.mark.parametrize("size, base", [((700, 1400), None), ((1400, 700), 1200)])
+def test_at_one_scale_only_pixels_that_windows_share_are_held(monkeypatch, size, base):
+    monkeypatch.setattr(windows, "TILE_BYTES", 0)  # one window at once
+    monkeypatch.setattr(enlarge, "AT_ONCE", 2**16)
+    classes, side = 60, 129
+    light = predictor(
+        run=lambda images: np.ones((*images.shape[:3], classes), np.float32),
+        labels=LabelSet.numbered(classes),
+    )
+    tracemalloc.start()
+    segment(light, np.zeros((*size, 3), np.uint8), crop=(side, side), base=base)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    window, shared = side * side * classes * 4, side / 3 * 700 * classes * 4
+    assert peak < 1.1 * shared + 5 * window + 4e6 < 700 * 1400 * classes * 4 / 5
+
+
+def test_large_sums_of_several_scales_stand_in_a_file(monkeypatch, refused):
+    image, protocol = picture(60, 41), Protocol((33, 25), 60, (0.4, 1.3))
+    expected = probabilities(predictor(), image, protocol)
+    monkeypatch.setattr(segment_module, "TOTAL_BYTES", 0)
+    found = probabilities(predictor(), image, protocol)
+    assert isinstance(found, np.memmap) and np.array_equal(found, expected)
+    monkeypatch.setattr(segment_module.shutil, "disk_usage", lambda _: Namespace(free=60 * 41 * 15))
+    message = refused(segment, predictor(), image, crop=(33, 25), base=60, scales=(0.4, 1.3))
+    assert "on the disk" in message and "give one scale" in message
 
 
 def test_bytes_are_rounded_where_a_network_takes_only_those():

@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from keras_pspnet import export_model
 from keras_pspnet.images import IMAGENET_MEAN, resize_image, resize_nearest
+from keras_pspnet.inference import segment as segment_module
+from keras_pspnet.inference.enlarge import resize_scores, softmax
 from keras_pspnet.inference.predictor import Predictor
-from keras_pspnet.inference.segment import pad_to_stride, resize_scores, segment, softmax
+from keras_pspnet.inference.segment import Protocol, largest_whole, pad_to_stride, segment
 from keras_pspnet.labels import LabelSet
 
 
@@ -102,6 +104,59 @@ def test_an_unknown_size_is_padded_with_the_mean_and_cropped(output, side, padde
     outside = np.ones(padded, bool)
     outside[: side[0], : side[1]] = False
     assert (batch[0][outside] == np.rint(IMAGENET_MEAN)).all()
+
+
+@pytest.mark.parametrize("side", [(5, 6), (9, 13)])
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_confidence_is_the_largest_probability(image, side, output, flip):
+    given = np.random.default_rng(1).normal(0, 2, (1, *side, 4)).astype(np.float32)
+    given = softmax(given) if output == "probabilities" else given
+    expected = softmax(given[0]) if output == "logits" else given[0]
+    if flip:  # this network does not look at the picture
+        expected = (expected + expected[:, ::-1]) / 2
+    expected = bilinear(expected, (9, 13))
+    predictor = Predictor(recording(given, []), output, LabelSet.numbered(4), side)
+    classes, confidence = segment(predictor, image, flip=flip, confidence=True)
+    assert classes.dtype == np.uint8 and confidence.dtype == np.float32
+    assert np.array_equal(classes, expected.argmax(-1))
+    np.testing.assert_allclose(confidence, expected.max(-1), atol=1e-6)
+    assert np.array_equal(segment(predictor, image, flip=flip), classes)
+
+
+def test_class_ids_have_no_confidence(refused, image):
+    predictor = Predictor(None, "classes", LabelSet.numbered(4), (2, 2))
+    message = refused(segment, predictor, image, confidence=True)
+    assert message.startswith("--confidence is the largest probability, the model gives class ids")
+    assert message == refused(Protocol().check, predictor, True)
+
+
+def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch):
+    monkeypatch.setattr(segment_module, "WHOLE_BYTES", 50 * 70 * (600 + 9 * 3))
+    monkeypatch.setattr(segment_module, "WINDOW", 41)
+    rng, seen = np.random.default_rng(3), []
+
+    def run(images):
+        seen.append(images.shape)
+        return np.asarray(images, np.float32)
+
+    predictor = Predictor(recording(run, []), "logits", LabelSet.numbered(3), None, 16)
+    assert largest_whole(predictor) == 50 * 70
+    for size, crop in (((49, 55), None), ((100, 70), (33, 33)), ((20, 300), (33, 33))):
+        seen.clear()
+        image = rng.integers(0, 256, (*size, 3), np.uint8)
+        classes, confidence = segment(predictor, image, confidence=True)
+        assert np.array_equal(classes, image.argmax(-1))
+        np.testing.assert_allclose(confidence, softmax(image.astype(float)).max(-1), atol=1e-6)
+        assert {shape[1:3] for shape in seen} == {crop or (49, 65)}
+    assert segment(predictor, image, crop=(17, 17)).shape == (20, 300)
+
+
+def test_without_an_option_a_model_of_one_size_sees_the_whole_picture(monkeypatch, image):
+    monkeypatch.setattr(segment_module, "WHOLE_BYTES", 0)
+    seen, logits = [], np.zeros((1, 5, 6, 3), np.float32)
+    segment(Predictor(recording(logits, seen), "logits", LabelSet.numbered(3), (5, 6)), image)
+    assert [images.shape for images in seen] == [(1, 5, 6, 3)]
 
 
 def test_padding_reaches_the_next_multiple_plus_one():
