@@ -18,5 +18,6 @@ from .network.layers import PyramidPoolingModule as PyramidPoolingModule
 from .network.model import build_pspnet as build_pspnet
 from .network.normalization import CaffeNormalization as CaffeNormalization
 from .network.optimizer import PSPNetSGD as PSPNetSGD
+from .network.transfer import with_classes as with_classes
 
 __version__: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -207,3 +208,22 @@ def load_labels(name_or_file: str) -> LabelSet:
         return LabelSet.from_config(json.loads(read_bytes(path)))
     except (UserError, ValueError) as error:
         raise UserError(f"{path}: not a labels file: {error}") from error
+
+
+def as_labels(labels) -> LabelSet:
+    """Return labels as a LabelSet.
+
+    Args:
+        labels: a LabelSet, a list or tuple of names, the name of a dataset, or the path of a
+            labels.json.
+
+    Raises:
+        UserError: no such labels, or names that `LabelSet` refuses.
+    """
+    if isinstance(labels, LabelSet):
+        return labels
+    if isinstance(labels, (str, os.PathLike)):
+        return load_labels(os.fspath(labels))
+    if isinstance(labels, (list, tuple)):
+        return LabelSet(tuple(labels), ignore=default_void_label(len(labels)))
+    raise UserError(f"labels: {labels!r}; expected a LabelSet, a list of names, a name or a file")
