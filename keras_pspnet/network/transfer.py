@@ -80,11 +80,6 @@ def with_classes(
     return new
 
 
-def same_names(old: LabelSet, new: LabelSet) -> list[str]:
-    """Return the names that both label sets have, in the order of the new one."""
-    return [name for name in new.names if name in old.names]
-
-
 def _rebuilt(model, plan, labels, input_shape, output_stride, aux) -> keras.Model:
     """Build a network on a named backbone anew, with fresh weights."""
     plan = {**plan, "backbone": backbones.from_config(plan["backbone"])}
@@ -132,9 +127,11 @@ def _copied(model, labels, input_shape) -> keras.Model:
 def _copy_weights(old, new, old_labels: LabelSet) -> None:
     """Copy the weights of all layers by name; of the classifiers the rows of equal names."""
     before = {layer.name: layer for layer in old.layers}
-    names = labels_of(new).names
-    kept = same_names(old_labels, labels_of(new))
-    to, of = [names.index(name) for name in kept], [old_labels.names.index(name) for name in kept]
+    rows = [
+        (row, old_labels.names.index(name))
+        for row, name in enumerate(labels_of(new).names)
+        if name in old_labels.names
+    ]
     for layer in new.layers:
         fresh_head = layer.name.startswith("aux") and layer.name not in before
         if fresh_head or not layer.weights:
@@ -143,6 +140,7 @@ def _copy_weights(old, new, old_labels: LabelSet) -> None:
         if layer.name in CLASSIFIERS:
             fresh = [np.array(value) for value in layer.get_weights()]
             for value, trained in zip(fresh, values):
-                value[..., to] = trained[..., of]
+                for row, old_row in rows:
+                    value[..., row] = trained[..., old_row]
             values = fresh
         layer.set_weights(values)

@@ -64,13 +64,12 @@ class UserCallbacks(keras.callbacks.Callback):
 
     Args:
         callbacks: Keras callbacks, one or a list.
-        steps_per_epoch, epochs: of the whole training.
 
     Raises:
         UserError: one of them is no Keras callback.
     """
 
-    def __init__(self, callbacks, steps_per_epoch: int, epochs: int):
+    def __init__(self, callbacks):
         super().__init__()
         self.callbacks = keras.tree.flatten(callbacks)
         for callback in self.callbacks:
@@ -81,11 +80,11 @@ class UserCallbacks(keras.callbacks.Callback):
                 )
         self.first = 0  # of the batches of an epoch that is resumed
         self.epoch_logs = None
+
+    def begin(self, model, steps_per_epoch: int, epochs: int) -> None:
+        """Call `on_train_begin` of each callback."""
         for callback in self.callbacks:
             callback.set_params({"verbose": 0, "epochs": epochs, "steps": steps_per_epoch})
-
-    def begin(self, model) -> None:
-        """Call `on_train_begin` of each callback."""
         self.set_model(model)
         for callback in self.callbacks:
             callback.on_train_begin({})

@@ -13,7 +13,7 @@ from keras_pspnet.errors import UserError
 BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
 """network.backbones.NAMES; importing them would import Keras."""
 
-NETWORK_FIELDS = "bins pooling reduce_channels channels dropout align_corners".split()
+NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "dropout", "align_corners"]
 """The fields that say what the network is like behind its backbone."""
 
 IN_WORDS = {"tuple[int, int]": "two whole numbers", "tuple[int, ...]": "whole numbers"}

@@ -16,8 +16,6 @@ from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import write_bytes, write_json
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.segment import segment
-from keras_pspnet.network.transfer import same_names
-from keras_pspnet.labels import LabelSet
 from keras_pspnet.progress import Meter, clock, track
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import at_full_resolution, build
@@ -33,9 +31,6 @@ PICTURE_SECONDS = 60.0
 
 SAMPLES = 6
 """Number of validation pictures in samples.png."""
-
-SHOWN = 8
-"""Maximum number of class names in a line."""
 
 FINE_COST = 2.6
 """Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
@@ -88,6 +83,7 @@ def fit(
             be read, a callback that is none of Keras's, a loss that is not finite.
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
+    users = UserCallbacks(callbacks)
     start = read_start(start)
     recipe = follow(recipe, start)
     out = Path(out)
@@ -109,8 +105,8 @@ def fit(
     notes += [moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
-    run = Run(recipe, out, train, val, data, crops, start, callbacks, augmentation)
-    if goes_on and (run.users.callbacks or augmentation):
+    run = Run(recipe, out, train, val, data, crops, start, users, augmentation)
+    if goes_on and (users.callbacks or augmentation):
         print(
             "note: the bits of the uninterrupted run need the same augmentation; callbacks begin "
             "anew, without the state that they had",
@@ -147,7 +143,8 @@ class Run:
         data: their fingerprint, see `splits.fingerprint`.
         crops: whether the validation sees crops of larger pictures.
         start: the network to start from, or None.
-        callbacks, augmentation: see `fit`.
+        users: the user's callbacks.
+        augmentation: see `fit`.
     """
 
     def __init__(
@@ -158,18 +155,17 @@ class Run:
         val: Source,
         data,
         crops: bool,
-        start: Start | None = None,
-        callbacks=(),
+        start: Start | None,
+        users: UserCallbacks,
         augmentation=None,
     ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
-        self.data, self.crops, self.start = data, crops, start
+        self.data, self.crops, self.start, self.users = data, crops, start, users
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
         self.steps_per_epoch = len(train) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
-        self.users = UserCallbacks(callbacks, self.steps_per_epoch, recipe.epochs)
         self.last = out / "last.keras"
 
     def begin(self, pixels, resume: bool, goes_on: bool) -> None:
@@ -198,7 +194,7 @@ class Run:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
             if self.start:
-                print(started(self.start, labels), flush=True)
+                print(self.start.kept(labels), flush=True)
         if resume:
             anew = "" if goes_on else f"; {self.out} holds no run to go on with"
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
@@ -207,8 +203,8 @@ class Run:
         """Train the remaining epochs, write the pictures, and return the model."""
         start = self.drawn = time.monotonic()
         meter = Meter("training step", self.steps, self.state["step"], self._cost)
-        self.users.begin(self.model)
         try:
+            self.users.begin(self.model, self.steps_per_epoch, self.recipe.epochs)
             while self.state["step"] < self.steps and not self.state.get("stopped"):
                 self._epoch(meter)
         except KeyboardInterrupt:
@@ -316,13 +312,3 @@ def samples(model, source: Source) -> np.ndarray:
         overlays = [visualize.overlay(image, ids, source.labels, 0.8) for ids in (mask, prediction)]
         table.append([image, *overlays])
     return visualize.rows(table, ["picture", "truth", "prediction"], labels=source.labels)
-
-
-def started(start: Start, labels: LabelSet) -> str:
-    """Return one line that says which network a training starts from and what it keeps of it."""
-    kept = same_names(start.labels, labels)
-    if not kept:
-        return f"from {start.name}: no class has a name of the start's: its classifier starts fresh"
-    more = ", ..." * (len(kept) > SHOWN)
-    names = ", ".join(kept[:SHOWN]) + more
-    return f"from {start.name}: keeps {len(kept)} of {len(labels)} classes by name: {names}"

@@ -15,6 +15,9 @@ from keras_pspnet.inference.load import check_model, load_model
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.train.recipe_fields import NETWORK_FIELDS, Recipe
 
+SHOWN = 8
+"""Maximum number of class names in a line."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Start:
@@ -35,6 +38,16 @@ class Start:
     plan: dict
     labels: LabelSet
     model: object = None
+
+    def kept(self, labels: LabelSet) -> str:
+        """Return one line that says what a training starts from and what it keeps of it."""
+        names = [name for name in labels.names if name in self.labels.names]
+        if not names:
+            kept = "no class has a name of the start's: its classifier starts fresh"
+        else:
+            kept = f"keeps {len(names)} of {len(labels)} classes by name: "
+            kept += ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
+        return f"starting from {self.name}: {kept}"
 
     def load(self):
         """Return the keras.Model."""
@@ -88,7 +101,7 @@ def _read_model(model) -> Start:
     for weight in model.weights:
         digest.update(weight.path.encode() + weight.numpy().tobytes())
     plan = dict(model.get_layer("main").plan or {})
-    return Start("start", None, digest.hexdigest(), plan, labels_of(model), model)
+    return Start("a model", None, digest.hexdigest(), plan, labels_of(model), model)
 
 
 def follow(recipe: Recipe, start: Start | None, given=()) -> Recipe:
