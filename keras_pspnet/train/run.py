@@ -197,6 +197,7 @@ class Run:
                 print(self.start.kept(labels), flush=True)
         if resume:
             anew = "" if goes_on else f"; {self.out} holds no run to go on with"
+            anew = "; a callback ended the run there" if self.state.get("stopped") else anew
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
 
     def train(self) -> keras.Model:

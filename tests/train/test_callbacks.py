@@ -35,21 +35,21 @@ class Recorder(keras.callbacks.Callback):
         super().__init__()
         self.calls, self.models = [], set()
 
-    def __getattribute__(self, name):
-        if not name.startswith("on_") or "batch" in name.replace("_batch_", "") or name in BASE:
-            return super().__getattribute__(name)
 
-        def note(*arguments, **named):
-            logs = {**dict(enumerate(arguments)), **named}
-            number = arguments[0] if arguments and isinstance(arguments[0], int) else None
-            found = next((value for value in logs.values() if isinstance(value, dict)), {})
-            self.calls.append((name, number, sorted(found or {})))
-            self.models.add(id(self.model))
+def noted(name):
+    def call(self, *arguments, **named):
+        given = [*arguments, *named.values()]
+        number = next((value for value in given if isinstance(value, int)), None)
+        logs = next((value for value in given if isinstance(value, dict)), {})
+        self.calls.append((name, number, sorted(logs)))
+        self.models.add(id(self.model))
 
-        return note
+    return call
 
 
-BASE = ("on_batch_begin", "on_batch_end")  # Keras's own, called by on_train_batch_...
+for subject in ("train", "epoch", "test", "train_batch", "test_batch"):
+    for moment in ("begin", "end"):
+        setattr(Recorder, f"on_{subject}_{moment}", noted(f"on_{subject}_{moment}"))
 
 
 def quickly(model):
@@ -72,9 +72,7 @@ def test_callbacks_see_what_a_single_fit_shows_them(tmp_path):
         images = np.zeros((2 * count, 4, 4, 3), np.float32)
         return tf.data.Dataset.from_tensor_slices((images, {"aux": masks, "main": masks})).batch(2)
 
-    model.fit(
-        batches(2), validation_data=batches(1), epochs=3, callbacks=[expected], verbose=0
-    )  # as the training
+    model.fit(batches(2), validation_data=batches(1), epochs=3, callbacks=[expected], verbose=0)
     assert seen.calls == expected.calls
     assert len(seen.models) == 2  # coarse, then fine
     assert seen.params == {"verbose": 0, "epochs": 3, "steps": 2}
