@@ -120,7 +120,8 @@ def _copied(model, labels, input_shape) -> keras.Model:
     image = keras.Input(input_shape, name="image", dtype="float32")
     new = keras.Model(image, private_api.run_through_graph(model, [image], call), name="pspnet")
     new.get_layer("main").labels = labels
-    new.trainable = True  # the copies' configs hold what was frozen
+    for layer in new.layers:  # `new.trainable = True` does nothing: it is True already
+        layer.trainable = True
     return new
 
 
