@@ -101,7 +101,7 @@ def test_the_network_is_that_of_the_start_for_the_classes_of_the_data():
         for name in KEPT:
             row, before = SCENES.names.index(name), NAMES.index(name)
             np.testing.assert_array_equal(kernel[..., row], old.get_weights()[0][..., before])
-        assert len(built.trainable_variables) > 80  # nothing is frozen
+        assert all(layer.trainable for layer in built.layers)
 
 
 def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
@@ -114,13 +114,13 @@ def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
 
     def save_step_and_die(self, step):
         save_step(self, step)
-        raise Killed
+        if step == 3:  # the first one that is not coarse
+            raise Killed
 
-    for step in (1, 3):  # coarse, fine
-        with monkeypatch.context() as patch, pytest.raises(Killed):
-            patch.setattr(Run, "save_step", save_step_and_die)
-            fit(recipe, tmp_path, start=base, resume=step > 1)
-        keras.utils.set_random_seed(77)  # another process has drawn other numbers
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Run, "save_step", save_step_and_die)
+        fit(recipe, tmp_path, start=base)
+    keras.utils.set_random_seed(77)  # another process has drawn other numbers
     says = capsys.readouterr().out
     names = f"keeps {len(KEPT)} of 12 classes by name: {', '.join(KEPT)}"
     assert says.count(f"starting from {base}: {names}\n") == 1
