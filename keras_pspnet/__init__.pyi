@@ -21,5 +21,6 @@ from .network.normalization import CaffeNormalization as CaffeNormalization
 from .network.optimizer import PSPNetSGD as PSPNetSGD
 from .scoring.evaluation import evaluate as evaluate
 from .visualize import overlay as overlay
+from .network.transfer import with_classes as with_classes
 
 __version__: str

@@ -41,7 +41,7 @@ WITHOUT_TENSORFLOW = {
     "inference": None,
     "cli": {"demo"},
     "data": {"pipeline", "augment"},
-    "train": {"run", "build", "checkpoint"},
+    "train": {"run", "build", "checkpoint", "callbacks"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }
 

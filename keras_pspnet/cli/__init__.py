@@ -50,6 +50,8 @@ def main(arguments=None) -> int:
     setting = {"nargs": "+", "action": "extend", "default": [], "type": field_and_text}
     command.add_argument("--set", **setting, metavar="FIELD=VALUE", help="change the recipe")
     command.add_argument("--resume", action="store_true", help="continue the training in RUN")
+    trained = "a trained network to start from: a .keras file"
+    command.add_argument("--start", metavar="MODEL", help=trained)
     command.set_defaults(call=commands.train)
 
     command = subparsers.add_parser("look", help="check a dataset, count it, show samples")

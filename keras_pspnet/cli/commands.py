@@ -26,18 +26,22 @@ def train(options) -> None:
     from keras_pspnet.train.recipe_fields import parse_texts
     from keras_pspnet.train.run_folder import check_run, is_resumable
     from keras_pspnet.train.splits import fingerprint, open_splits
+    from keras_pspnet.train.start import follow, read_start
 
-    recipe = recipes.recipe(options.recipe, **parse_texts(dict(options.set)))
-    check_run(recipe, writable_folder(options.out), options.resume)
+    changes = parse_texts(dict(options.set))
+    recipe = recipes.recipe(options.recipe, **changes)
+    start = read_start(options.start)
+    recipe = follow(recipe, start, changes)
+    check_run(recipe, writable_folder(options.out), options.resume, start)
     quiet.make_training_repeatable()
     quiet.quiet_datasets(recipe.dataset)
     splits = open_splits(recipe, options.data_dir)
     if options.resume:
-        is_resumable(recipe, options.out, fingerprint(*splits, options.data_dir))
+        is_resumable(recipe, options.out, fingerprint(*splits, options.data_dir), start)
     quiet.quiet_tensorflow()
     from keras_pspnet.train.run import fit
 
-    fit(recipe, options.out, data_dir=options.data_dir, resume=options.resume)
+    fit(recipe, options.out, data_dir=options.data_dir, start=start, resume=options.resume)
 
 
 def look(options) -> None:

@@ -68,6 +68,36 @@ def normalization_of(backbone) -> tuple:
     return NORMALIZATION["resnet50" if isinstance(backbone, ResNet) else backbone]
 
 
+def to_config(backbone) -> str | dict | None:
+    """Return what a model keeps of its backbone, as JSON values.
+
+    Returns:
+        A name of NAMES, also for a ResNet with the numbers of a named one; the fields of another
+        ResNet; None for a keras.Model.
+    """
+    if not isinstance(backbone, ResNet):
+        return backbone if isinstance(backbone, str) else None
+    numbers = _numbers(backbone)
+    names = [name for name, row in RESNETS.items() if _numbers(row) == numbers]
+    return names[0] if names else numbers
+
+
+def from_config(config: str | dict) -> str | ResNet:
+    """Return a backbone's name, or its ResNet, from what `to_config` returns."""
+    if isinstance(config, str):
+        return config
+    return ResNet(**{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()})
+
+
+def _numbers(row: ResNet) -> dict:
+    """Return the fields of a ResNet, its stem written out, as JSON values."""
+    return {**dataclasses.asdict(row), "blocks": list(row.blocks), "stem": list(_stem(row))}
+
+
+def _stem(row: ResNet) -> tuple:
+    return row.stem or (row.width, row.width, 2 * row.width)
+
+
 def backbone(name, x, output_stride):
     """Return the features of the last two stages of a named backbone.
 
@@ -119,7 +149,7 @@ def _pad(x, kernel, stride, name):
 def resnet(x, config: ResNet, output_stride):
     """Return the outputs of stages 3 and 4 of a ResNet; layers have semseg's names, "." -> "_"."""
     width = config.width
-    for index, channels in enumerate(config.stem or (width, width, 2 * width)):
+    for index, channels in enumerate(_stem(config)):
         conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
         x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
         x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)

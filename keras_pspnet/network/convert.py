@@ -9,7 +9,6 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.network import authors_names
 from keras_pspnet.network.backbones import ResNet
-from keras_pspnet.network.main_head import set_labels
 from keras_pspnet.network.model import build_pspnet
 from keras_pspnet.weights import foreign
 from keras_pspnet.weights.reader import read_checkpoint
@@ -64,13 +63,13 @@ def from_weights(weights: foreign.ForeignPSPNet, path, size=None) -> keras.Model
             dropout=0.1 if weights.spatial_dropout else keras.layers.Dropout(0.1),
             align_corners=weights.align_corners,
             normalization=weights.normalization,
+            labels=weights.labels,
         )
     except ValueError as error:
         raise UserError(
             f"{path}: no PSPNet has arrays of these shapes ({str(error).splitlines()[0]})"
         ) from error
     authors_names.assign(authors_names.named_variables(model), arrays, path, weights.original_key)
-    set_labels(model, weights.labels)
     model.get_layer("main").source = {
         "file": Path(path).name,
         "sha256": hashlib.sha256(read_bytes(path)).hexdigest(),

@@ -235,7 +235,11 @@ def copy_without_weights(op, changes=None):
             # still compute with its old values.
             for key, value in (("mean", op.adapt_mean), ("variance", op.adapt_variance)):
                 changes[key] = keras.ops.convert_to_numpy(value).tolist()
-        return type(op).from_config({**op.get_config(), **changes})
+        config = {**op.get_config(), **changes}
+        # SpatialDropout2D writes the dtype of its variables instead of its policy.
+        if isinstance(op, layers.Layer) and isinstance(config.get("dtype"), str):
+            config["dtype"] = op.dtype_policy
+        return type(op).from_config(config)
     except Exception:  # get_config and from_config of foreign classes can fail in any way
         return None
 

@@ -228,23 +228,28 @@ def _matmul(x, matrix):
 class Upsample(keras.layers.Layer):
     """Upsample one feature map bilinearly to the height and width of another.
 
-    The layer also holds the labels and the source of the network, although it does not compute with
-    them: attributes of a model are lost when it is saved, but the config of a layer survives
-    saving, ModelCheckpoint and clone_model. The network's last layer, `main`, is an Upsample.
+    The layer also holds the labels, the source and the plan of the network, although it does not
+    compute with them: attributes of a model are lost when it is saved, but the config of a layer
+    survives saving, ModelCheckpoint and clone_model. The network's last layer, `main`, is an
+    Upsample.
 
     Args:
         align_corners: True aligns the centres of the corner pixels, False uses half-pixel centres.
         labels: LabelSet of the network's classes, or its config.
         source: JSON-like record of where a converted network came from, see `convert`.
+        plan: The arguments with which `build_pspnet` made the network, as JSON values: backbone
+            (see `backbones.to_config`), output_stride, bins, pooling, reduce_channels, channels,
+            dropout (its rate; None for a layer without one) and align_corners.
 
     Call:
         x (B, h, w, C), like (B, H, W, any) -> (B, H, W, C).
     """
 
-    def __init__(self, align_corners=True, labels=None, source=None, **kwargs):
+    def __init__(self, align_corners=True, labels=None, source=None, plan=None, **kwargs):
         super().__init__(**kwargs)
         self.align_corners = align_corners
         self.source = source
+        self.plan = plan
         self.labels = LabelSet.from_config(labels) if isinstance(labels, dict) else labels
 
     def call(self, x, like):
@@ -259,4 +264,5 @@ class Upsample(keras.layers.Layer):
             "align_corners": self.align_corners,
             "labels": self.labels.to_config() if self.labels else None,
             "source": self.source,
+            "plan": self.plan,
         }

@@ -5,6 +5,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from keras_pspnet.labels import LabelSet, as_labels
 from keras_pspnet.network import backbones, dilation, pretrained
 from keras_pspnet.network.batch_norm import BatchNormalization
 from keras_pspnet.network.graph_copy import copy_without_weights
@@ -33,6 +34,7 @@ def build_pspnet(
     dropout: float | layers.Layer = 0.1,
     align_corners: bool = True,
     normalization: tuple | layers.Layer | None = None,
+    labels: LabelSet | list | tuple | None = None,
 ) -> keras.Model:
     """Build a Pyramid Scene Parsing Network (Zhao et al., CVPR 2017) as a functional Keras model.
 
@@ -91,6 +93,8 @@ def build_pspnet(
         normalization: (mean, std) of RGB in 0..255, three values each; or a layer that the network
             copies. None uses a named backbone's own; None does not normalize in front of a
             keras.Model.
+        labels: Names of the classes, a list or a LabelSet; saving and exporting keep them. None
+            for class_0, class_1, ...
 
     Returns:
         A model whose output is `{"aux": logits, "main": logits}`, each (B, H, W, num_classes) and
@@ -102,16 +106,12 @@ def build_pspnet(
     """
     named = isinstance(backbone, (str, backbones.ResNet))
     _check_integers(num_classes=(num_classes, 1), channels=(channels, 2))
-    if num_classes < 2:
+    check_ends(num_classes, input_shape)
+    labels = None if labels is None else as_labels(labels)
+    if labels is not None and len(labels) != num_classes:
         raise ValueError(
-            "`num_classes` must be at least 2, as a softmax over one class is always right; make "
-            f"all that is not the object a class of its own, `background`. Received: {num_classes}"
-        )
-    sides = input_shape[:2]
-    if len(input_shape) != 3 or input_shape[2] != 3 or any(n is not None and n < 1 for n in sides):
-        raise ValueError(
-            "`input_shape` must be (H, W, 3), with H and W positive or None. "
-            f"Received: {input_shape}"
+            f"`labels` must be one name for each of the {num_classes} classes. "
+            f"Received: {len(labels)} names"
         )
     if isinstance(backbone, str) and backbone not in backbones.NAMES:
         names = ", ".join(backbones.NAMES)
@@ -152,7 +152,20 @@ def build_pspnet(
         )(features)
     logits = _head(features, channels, num_classes, dropout, align_corners, name="cls")
     # float32 from here on: losses and argmax must not see half precision.
-    outputs = Upsample(align_corners, dtype="float32", name="main")(logits, image)
+    plan = {
+        "backbone": backbones.to_config(backbone),
+        "output_stride": int(output_stride),
+        "bins": [int(b) for b in bins],
+        "pooling": pooling,
+        "reduce_channels": bool(reduce_channels),
+        "channels": int(channels),
+        "dropout": getattr(dropout, "rate", None)
+        if isinstance(dropout, layers.Layer)
+        else float(dropout),
+        "align_corners": bool(align_corners),
+    }
+    main = Upsample(align_corners, labels, plan=plan, dtype="float32", name="main")
+    outputs = main(logits, image)
 
     # Section 3.3: the auxiliary head, for training only.
     if aux:
@@ -165,6 +178,21 @@ def build_pspnet(
     if backbone_weights is not None:
         pretrained.load_weights(model, backbone, backbone_weights)
     return model
+
+
+def check_ends(num_classes, input_shape) -> None:
+    """Raise ValueError unless a network can have this number of classes and this input."""
+    if num_classes < 2:
+        raise ValueError(
+            "`num_classes` must be at least 2, as a softmax over one class is always right; make "
+            f"all that is not the object a class of its own, `background`. Received: {num_classes}"
+        )
+    sides = input_shape[:2]
+    if len(input_shape) != 3 or input_shape[2] != 3 or any(n is not None and n < 1 for n in sides):
+        raise ValueError(
+            "`input_shape` must be (H, W, 3), with H and W positive or None. "
+            f"Received: {input_shape}"
+        )
 
 
 def _check_integers(**arguments) -> None:

@@ -1,37 +1,50 @@
 """Build and compile the network of a recipe."""
 
-import dataclasses
-
 import keras
 
 from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.network import losses
-from keras_pspnet.network.main_head import set_labels
-from keras_pspnet.network.model import build_pspnet
+from keras_pspnet.network.main_head import labels_of
+from keras_pspnet.network.model import HEADS, build_pspnet
 from keras_pspnet.network.optimizer import PSPNetSGD
-from keras_pspnet.train.recipe_fields import Recipe
+from keras_pspnet.network.transfer import with_classes
+from keras_pspnet.train.recipe_fields import NETWORK_FIELDS, Recipe
 
 
-def build_network(recipe: Recipe, labels: LabelSet, coarse: bool = False) -> keras.Model:
-    """Build the network of a recipe; `coarse` doubles its output stride."""
-    names = ("backbone", "backbone_weights", "bins", "pooling", "reduce_channels")
-    names += ("channels", "dropout", "align_corners")
-    model = build_pspnet(
-        len(labels),
-        input_shape=(*recipe.crop, 3),
-        output_stride=recipe.output_stride * (2 if coarse else 1),
-        **{name: getattr(recipe, name) for name in names},
-    )
-    set_labels(model, labels)
+def build_network(recipe: Recipe, labels: LabelSet, coarse=False, start=None) -> keras.Model:
+    """Build the network of a recipe.
+
+    Args:
+        coarse: True doubles the output stride.
+        start: a trained keras.Model whose network and weights it takes; None for none.
+    """
+    size = {"input_shape": (*recipe.crop, 3)}
+    size["output_stride"] = recipe.output_stride * (2 if coarse else 1)
+    if start is not None:
+        model = with_classes(start, labels, aux=True, **size)
+    else:
+        names = ("backbone", "backbone_weights", *NETWORK_FIELDS)
+        fields = {name: getattr(recipe, name) for name in names}
+        model = build_pspnet(len(labels), labels=labels, **size, **fields)
+    _freeze(model, recipe)
     return model
 
 
-def at_full_resolution(coarse: keras.Model, recipe: Recipe, labels: LabelSet) -> keras.Model:
+def _freeze(model, recipe: Recipe) -> None:
+    """Freeze what the recipe says; it must come before `compile`."""
+    if recipe.freeze == "backbone":
+        for layer in model.layers:
+            if layer.weights and not layer.name.startswith(HEADS):
+                layer.trainable = False
+
+
+def at_full_resolution(coarse: keras.Model, recipe: Recipe) -> keras.Model:
     """Rebuild a coarse network at the recipe's output stride.
 
     Copies weights, optimizer state and compile settings.
     """
-    model = build_network(dataclasses.replace(recipe, backbone_weights=None), labels)
+    model = with_classes(coarse, labels_of(coarse), output_stride=recipe.output_stride)
+    _freeze(model, recipe)
     model.compile_from_config(coarse.get_compile_config())
     for new, old in ((model, coarse), (model.optimizer, coarse.optimizer)):
         for variable, value in zip(new.variables, old.variables, strict=True):
@@ -40,16 +53,16 @@ def at_full_resolution(coarse: keras.Model, recipe: Recipe, labels: LabelSet) ->
 
 
 def build(
-    recipe: Recipe, labels: LabelSet, pixels, steps: int, coarse: bool = False
+    recipe: Recipe, labels: LabelSet, pixels, steps: int, coarse: bool = False, start=None
 ) -> keras.Model:
     """Build the network of a recipe and compile it with its losses, optimizer and metric.
 
     Args:
         pixels: number of training pixels of each class, for class weights.
         steps: number of steps of the whole training, for the poly schedule.
-        coarse: True doubles the output stride.
+        coarse, start: see `build_network`.
     """
-    model = build_network(recipe, labels, coarse)
+    model = build_network(recipe, labels, coarse, start)
     weights = losses.class_weights(pixels) if recipe.class_weights else None
     main = losses.VoidCrossentropy(
         class_weights=weights, ohem_threshold=recipe.ohem_threshold, jaccard=recipe.jaccard

@@ -13,6 +13,9 @@ from keras_pspnet.errors import UserError
 BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
 """network.backbones.NAMES; importing them would import Keras."""
 
+NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "dropout", "align_corners"]
+"""The fields that say what the network is like behind its backbone."""
+
 IN_WORDS = {"tuple[int, int]": "two whole numbers", "tuple[int, ...]": "whole numbers"}
 IN_WORDS |= {"tuple[float, float]": "two numbers"}
 """Types of fields as messages call them."""
@@ -38,7 +41,8 @@ class Recipe:
     Args:
         dataset: dataset name, see `datasets.open_source`.
         backbone, backbone_weights, output_stride, bins, pooling, reduce_channels, channels,
-            dropout, align_corners: see `build_pspnet`.
+            dropout, align_corners: see `build_pspnet`. A backbone of None is that of the network
+            that a training starts from, if it has no name.
         crop: (H, W) of training and validation pictures, in pixels.
         train_split, val_split: splits to train and to validate on.
         train_images, val_images: use the first so many pictures of the split; None uses all.
@@ -47,6 +51,8 @@ class Recipe:
         epochs: passes over the training pictures.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
+        freeze: "backbone" keeps the weights of the backbone, and the statistics of its batch norms,
+            as they are; None trains all layers.
         learning_rate: initial rate; it decays to 0 per step with power 0.9 ("poly").
         head_multiplier: learning-rate factor of the layers outside the backbone.
         momentum: of SGD.
@@ -68,7 +74,7 @@ class Recipe:
     """
 
     dataset: str
-    backbone: str = _choice(*BACKBONES.split())
+    backbone: str | None = _choice(*BACKBONES.split(), None)
     backbone_weights: str | None = None
     output_stride: int = _choice(8, 16, 32)
     bins: tuple[int, ...] = _number((1, 2, 3, 6), 1, 1000)
@@ -85,6 +91,7 @@ class Recipe:
     batch_size: int = _number(16, 1, 100_000)
     epochs: int = _number(100, 1, 10**6)
     coarse_epochs: int = _number(0, 0, 10**6)
+    freeze: str | None = _choice(None, "backbone")
     learning_rate: float = _number(0.01, 1e-12, 1e6)
     head_multiplier: float = _number(10.0, 1e-6, 1e6)
     momentum: float = _number(0.9, 0, 0.9999)

@@ -1,7 +1,6 @@
 """Train a recipe: the training loop and the files of the run folder."""
 
 import contextlib
-import os
 import time
 from pathlib import Path
 
@@ -20,10 +19,12 @@ from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import Meter, clock, track
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import at_full_resolution, build
+from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
 from keras_pspnet.train.history import SCORE, curves, write_history
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data
+from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data, path_in_recipe
 from keras_pspnet.train.splits import about, exceeds, fingerprint, open_splits
+from keras_pspnet.train.start import Start, follow, read_start
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
@@ -36,10 +37,19 @@ FINE_COST = 2.6
 affects the estimate of the time left."""
 
 
-def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> keras.Model:
+def fit(
+    recipe: Recipe | str,
+    out,
+    *,
+    data_dir=None,
+    start=None,
+    resume: bool = False,
+    callbacks=(),
+    augmentation=None,
+) -> keras.Model:
     """Train a recipe and write a run folder.
 
-    The folder holds `recipe.json` (with the data folder, for an export's calibration),
+    The folder holds `recipe.json` (with the data folder, for an export's calibration, and `start`),
     `best.keras` (best main-head mIoU on the validation split), `last.keras`, `history.csv`,
     `curves.png` and `samples.png`.
 
@@ -53,22 +63,37 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
         out: the run folder.
         data_dir: the dataset's folder. `recipe.json` keeps an absolute path as it is and a
             relative one relative to `out`.
+        start: a trained network to start from: the path of its .keras file or of its run folder, or
+            a keras.Model, see `with_classes`. The recipe's fields backbone, bins, pooling,
+            reduce_channels, channels, dropout and align_corners become those of this network, and
+            backbone_weights None.
         resume: continue the run in `out`; start at step 0 if there is none.
+        callbacks: Keras callbacks, one or a list. They see the whole training as that of one
+            `model.fit`; one that sets `model.stop_training` ends the run. Their state is not kept:
+            in a resumed run they begin anew.
+        augmentation: an `Augmentation`, or a function that is called as one (image, mask and seed
+            as tensors), instead of the recipe's. A run is resumed with the same bits if the same
+            seed gives the same result.
 
     Returns:
         The model after the last step.
 
     Raises:
-        UserError: no such recipe, a folder that may not be used, a dataset that cannot be read, a
-            loss that is not finite.
+        UserError: no such recipe, a folder that may not be used, a dataset or a start that cannot
+            be read, a callback that is none of Keras's, a loss that is not finite.
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
+    users = UserCallbacks(callbacks)
+    start = read_start(start)
+    recipe = follow(recipe, start)
     out = Path(out)
-    check_run(recipe, out, resume)
+    if not (augmentation is None or callable(augmentation)):
+        raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
+    check_run(recipe, out, resume, start)
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
     data = fingerprint(train, val, data_dir)
-    goes_on = resume and is_resumable(recipe, out, data)
+    goes_on = resume and is_resumable(recipe, out, data, start)
     check = "checking pictures and masks"
     surveys = [train.survey(lambda numbers: track(numbers, check, len(train))), val.survey()]
     raise_first(surveys[0].errors + surveys[1].errors)
@@ -80,7 +105,13 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
     notes += [moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
-    run = Run(recipe, out, train, val, data, crops)
+    run = Run(recipe, out, train, val, data, crops, start, users, augmentation)
+    if goes_on and (users.callbacks or augmentation):
+        print(
+            "note: the bits of the uninterrupted run need the same augmentation; callbacks begin "
+            "anew, without the state that they had",
+            flush=True,
+        )
     new = [path for path in (out / "recipe.json", out / "best.keras") if not path.exists()]
     try:
         if resume:
@@ -88,9 +119,10 @@ def fit(recipe: Recipe | str, out, *, data_dir=None, resume: bool = False) -> ke
                 if partial.is_file():  # an export's is a folder
                     partial.unlink()
         run.begin(pixels, resume, goes_on)
-        if data_dir is not None and not os.path.isabs(data_dir):
-            data_dir = os.path.relpath(data_dir, out.resolve())
-        config = {**recipe.to_config(), "data_dir": data_dir and str(data_dir)}
+        config = {**recipe.to_config(), "data_dir": path_in_recipe(data_dir, out)}
+        if start is not None:
+            place = path_in_recipe(start.path, out)
+            config["start"] = {"path": place, "sha256": start.sha256}
         write_json(out / "recipe.json", config)
         return run.train()
     except UserError:
@@ -110,11 +142,28 @@ class Run:
         train, val: the pictures.
         data: their fingerprint, see `splits.fingerprint`.
         crops: whether the validation sees crops of larger pictures.
+        start: the network to start from, or None.
+        users: the user's callbacks.
+        augmentation: see `fit`.
     """
 
-    def __init__(self, recipe: Recipe, out: Path, train: Source, val: Source, data, crops: bool):
+    def __init__(
+        self,
+        recipe: Recipe,
+        out: Path,
+        train: Source,
+        val: Source,
+        data,
+        crops: bool,
+        start: Start | None,
+        users: UserCallbacks,
+        augmentation=None,
+    ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
-        self.data, self.crops = data, crops
+        self.data, self.crops, self.start, self.users = data, crops, start, users
+        self.augmentation = augmentation or Augmentation(
+            recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
+        )
         self.steps_per_epoch = len(train) // recipe.batch_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
@@ -136,14 +185,19 @@ class Run:
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
+            self.state["start"] = self.start and self.start.sha256
             labels, coarse = self.train_source.labels, self.state["coarse"]
+            start = self.start and self.start.load()
             try:
-                self.model = build(self.recipe, labels, pixels, self.steps, coarse)
+                self.model = build(self.recipe, labels, pixels, self.steps, coarse, start)
             except (ValueError, TypeError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
+            if self.start:
+                print(self.start.kept(labels), flush=True)
         if resume:
             anew = "" if goes_on else f"; {self.out} holds no run to go on with"
+            anew = "; a callback ended the run there" if self.state.get("stopped") else anew
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
 
     def train(self) -> keras.Model:
@@ -151,7 +205,8 @@ class Run:
         start = self.drawn = time.monotonic()
         meter = Meter("training step", self.steps, self.state["step"], self._cost)
         try:
-            while self.state["step"] < self.steps:
+            self.users.begin(self.model, self.steps_per_epoch, self.recipe.epochs)
+            while self.state["step"] < self.steps and not self.state.get("stopped"):
                 self._epoch(meter)
         except KeyboardInterrupt:
             meter.say(f"{self.out}: --resume goes on at step {self.state['step']}")
@@ -159,6 +214,7 @@ class Run:
         finally:
             meter.close()
         self._draw()
+        self.users.end()
         best = self.state["best"]
         where = " on centre crops" * self.crops
         taken = clock(time.monotonic() - start)
@@ -170,7 +226,7 @@ class Run:
         first, recipe = self.state["step"], self.recipe
         epoch = first // self.steps_per_epoch
         if self.state["coarse"] and not self._is_coarse(epoch):
-            self.model = at_full_resolution(self.model, recipe, self.train_source.labels)
+            self.model = at_full_resolution(self.model, recipe)
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
         batches = pipeline.training_steps(
@@ -179,32 +235,34 @@ class Run:
             end,
             crop=recipe.crop,
             batch_size=recipe.batch_size,
-            augmentation=Augmentation(
-                recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
-            ),
+            augmentation=self.augmentation,
             seed=recipe.seed,
             resize_to_crop=recipe.resize_to_crop,
         )
+        steps = StepCallback(self, end, meter)
+        self.users.first = first % self.steps_per_epoch
         history = self.model.fit(
             batches,
             validation_data=self._validation(),
             initial_epoch=epoch,
             epochs=epoch + 1,
-            callbacks=[_StepCallback(self, end, meter)],
+            callbacks=[steps, self.users] if self.users.callbacks else [steps],
             shuffle=False,
             verbose=0,
         ).history
-        row = {"epoch": epoch + 1, "step": end}
+        row = {"epoch": epoch + 1, "step": steps.step}
         row["learning_rate"] = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         row |= {name: values[-1] for name, values in sorted(history.items())}
         best = self.state["best"]
         improved = best is None or row[SCORE] > best
         self.state = {
             **self.state,
-            "step": end,
+            "step": steps.step,
             "history": [*self.state["history"], row],
             "best": row[SCORE] if improved else best,
         }
+        if self.model.stop_training:
+            self.state["stopped"] = True
         # best.keras first: a run killed between the two repeats the end of this epoch.
         if improved:
             checkpoint.save(self.model, self.out / "best.keras", self.state)
@@ -214,6 +272,8 @@ class Run:
             f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
         )
+        if self.model.stop_training:
+            meter.say(f"a callback ended the training at step {steps.step} of {self.steps}")
         if time.monotonic() - self.drawn > PICTURE_SECONDS:
             self.drawn = time.monotonic()
             self._draw()
@@ -242,36 +302,6 @@ class Run:
         write_history(self.out / "history.csv", self.state["history"])
         write_bytes(self.out / "curves.png", curves(self.state["history"]))
         visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
-
-
-class _StepCallback(keras.callbacks.Callback):
-    """After each step: check the loss, show progress, write a checkpoint if the last one is old."""
-
-    def __init__(self, run: Run, end: int, meter: Meter):
-        super().__init__()
-        self.run, self.end, self.meter = run, end, meter
-        self.step = run.state["step"]
-        self.saved = time.monotonic()
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if self.step % self.run.steps_per_epoch:  # resumed within an epoch
-            checkpoint.restore_metrics(self.model, self.run.state)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.step += 1
-        if not np.isfinite(logs["loss"]):
-            raise UserError(
-                f"{self.run.out}: the loss is no longer a number at step {self.step}; train anew "
-                "with a lower learning_rate"
-            )
-        self.meter.advance(f"loss {logs['loss']:.4f}")
-        # The last step of an epoch gets its checkpoint after the validation.
-        old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds
-        if old and self.step < self.end:
-            # With the JAX backend, reading `self.model` copies the state of the step into it.
-            self.run.model = self.model
-            self.run.save_step(self.step)
-            self.saved = time.monotonic()
 
 
 def samples(model, source: Source) -> np.ndarray:

@@ -8,15 +8,16 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.splits import check_same_data
+from keras_pspnet.train.start import Start
 from keras_pspnet.train.state import read_state
 
 
-def check_run(recipe: Recipe, out, resume: bool) -> None:
+def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
     Raises:
-        UserError: the folder holds a run and `resume` is False, a run of another recipe, or a
-            best.keras that the training would replace and that is not of its run.
+        UserError: the folder holds a run and `resume` is False, a run of another recipe or start,
+            or a best.keras that the training would replace and that is not of its run.
     """
     weights = Path(recipe.backbone_weights or "imagenet")
     if not resume and weights.name != "imagenet" and not weights.is_file():
@@ -29,6 +30,8 @@ def check_run(recipe: Recipe, out, resume: bool) -> None:
     if file.exists():
         before = _read_recipe(file)
         before.pop("data_dir", None)
+        began = before.pop("start", None) or {}
+        check_same_start(out, began.get("sha256"), start)
         check_same_recipe(out, before, recipe)
     if best.exists() and not begun and not (file.exists() and _ends_first_epoch(best)):
         raise UserError(
@@ -77,16 +80,37 @@ def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
             )
 
 
-def is_resumable(recipe: Recipe, out, data: dict) -> bool:
+def check_same_start(out, before: str | None, start: Start | None) -> None:
+    """Check that a run started from this network.
+
+    Args:
+        out: the run folder, for the message.
+        before: SHA-256 of the run's start, or None.
+
+    Raises:
+        UserError: it started from another one, or from none.
+    """
+    if before == (start and start.sha256):
+        return
+    its = f"a network with the SHA-256 {before[:12]}..." if before else "no trained network"
+    mine = f"{start.name} ({start.sha256[:12]}...)" if start else "none"
+    raise UserError(
+        f"{out}: its run started from {its}, not from {mine}; resume with the same start, or "
+        "choose another --out"
+    )
+
+
+def is_resumable(recipe: Recipe, out, data: dict, start: Start | None = None) -> bool:
     """Return whether a folder holds a run to go on with, after checking that it may.
 
     Args:
         recipe: the recipe, which `check_run` has accepted.
         out: the run folder.
         data: what `splits.fingerprint` returns of the data.
+        start: the network to start from, or None.
 
     Raises:
-        UserError: a run of another recipe or of other data, a file that is no checkpoint or is one
+        UserError: a run of another recipe, start or data, a file that is no checkpoint or is one
             of an earlier version, or best.keras is gone.
     """
     out = Path(out)
@@ -95,6 +119,7 @@ def is_resumable(recipe: Recipe, out, data: dict) -> bool:
     if not file.exists():
         return False
     state = read_state(file)
+    check_same_start(out, state.get("start"), start)
     check_same_recipe(out, state["recipe"], recipe)
     if "data" not in state:
         raise UserError(
@@ -105,6 +130,16 @@ def is_resumable(recipe: Recipe, out, data: dict) -> bool:
     if state["best"] is not None and not best.exists():
         raise UserError(f"{out}: its best.keras is gone; put it back, or train anew")
     return file is last
+
+
+def path_in_recipe(path, out) -> str | None:
+    """Return a path as recipe.json keeps it: an absolute one as it is, others relative to the run.
+
+    What is no path on the disk, as preset:NAME, stays as it is.
+    """
+    if path is None or os.path.isabs(path) or not os.path.exists(path):
+        return path and str(path)
+    return os.path.relpath(path, Path(out).resolve())
 
 
 def moved_data(out, data_dir) -> str | None:

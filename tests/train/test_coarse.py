@@ -62,7 +62,7 @@ def models(source):
             variable.assign(rng.integers(2, 1000, variable.shape))
         else:
             variable.assign(rng.uniform(0.1, 0.4, variable.shape))
-    return coarse, at_full_resolution(coarse, SMALL, source.labels)
+    return coarse, at_full_resolution(coarse, SMALL)
 
 
 def test_the_map_is_finer(models):
@@ -205,7 +205,7 @@ def test_the_recipes_for_real_pictures_build(name, labels, sides):
     assert loss["jaccard"] == 0.5
     assert (loss["class_weights"] is not None) == (name == "camvid_lite0")
     coarse.optimizer.build(coarse.trainable_variables)  # as its first step does
-    fine = at_full_resolution(coarse, recipe, labels)
+    fine = at_full_resolution(coarse, recipe)
     assert fine.get_layer("ppm").input.shape[1:3] == tuple(2 * n - 1 for n in sides)
     assert fine.output["main"].shape[1:] == (*recipe.crop, len(labels))
     for one, other in zip(coarse.weights, fine.weights, strict=True):

@@ -1,0 +1,163 @@
+"""A user's Keras callbacks and augmentation in a training."""
+
+import csv
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train import run as running
+from keras_pspnet.train.callbacks import UserCallbacks
+from keras_pspnet.train.run import Run, fit
+
+SMALL = recipes.recipe(
+    "scenes_tiny",
+    crop=(33, 33),
+    channels=4,
+    bins=2,
+    batch_size=2,
+    train_images=5,
+    val_images=2,
+    epochs=3,
+    coarse_epochs=1,
+    checkpoint_seconds=1000,
+)
+STEPS = 6  # 5 pictures make 2 batches of 2
+
+
+class Recorder(keras.callbacks.Callback):
+    """Notes each call, the number it gets and the names of the logs."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.models = [], set()
+
+
+def noted(name):
+    def call(self, *arguments, **named):
+        given = [*arguments, *named.values()]
+        number = next((value for value in given if isinstance(value, int)), None)
+        logs = next((value for value in given if isinstance(value, dict)), {})
+        self.calls.append((name, number, sorted(logs)))
+        self.models.add(id(self.model))
+
+    return call
+
+
+for subject in ("train", "epoch", "test", "train_batch", "test_batch"):
+    for moment in ("begin", "end"):
+        setattr(Recorder, f"on_{subject}_{moment}", noted(f"on_{subject}_{moment}"))
+
+
+def quickly(model):
+    """Compile a tiny model as a training is."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    metric = keras.metrics.MeanIoU(12, name="mIoU", sparse_y_pred=False)
+    model.compile("sgd", loss={"aux": loss, "main": loss}, metrics={"main": metric})
+    return model
+
+
+def test_callbacks_see_what_a_single_fit_shows_them(tmp_path):
+    seen = Recorder()
+    fit(SMALL, tmp_path / "run", callbacks=[seen])
+    image = keras.Input((4, 4, 3))
+    outputs = {name: keras.layers.Conv2D(12, 1, name=name)(image) for name in ("aux", "main")}
+    model, expected = quickly(keras.Model(image, outputs)), Recorder()
+
+    def batches(count):
+        masks = np.zeros((2 * count, 4, 4), np.uint8)
+        images = np.zeros((2 * count, 4, 4, 3), np.float32)
+        return tf.data.Dataset.from_tensor_slices((images, {"aux": masks, "main": masks})).batch(2)
+
+    model.fit(batches(2), validation_data=batches(1), epochs=3, callbacks=[expected], verbose=0)
+    assert seen.calls == expected.calls
+    assert len(seen.models) == 2  # coarse, then fine
+    assert seen.params == {"verbose": 0, "epochs": 3, "steps": 2}
+    names = [name for name, *_ in seen.calls]
+    assert names.count("on_train_begin") == names.count("on_train_end") == 1
+    assert "val_main_mIoU" in next(logs for name, _, logs in seen.calls if name == "on_epoch_end")
+
+
+def test_early_stopping_ends_a_run_with_all_its_files(tmp_path, capsys, monkeypatch):
+    stop = keras.callbacks.EarlyStopping(
+        "val_main_mIoU", mode="max", min_delta=1, patience=1, restore_best_weights=True
+    )
+    model = fit(SMALL, tmp_path, callbacks=stop)
+    said = capsys.readouterr().out
+    assert f"a callback ended the training at step 4 of {STEPS}" in said
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "recipe.json", "best.keras", "last.keras", "history.csv", "curves.png", "samples.png",
+    }  # fmt: skip
+    with open(tmp_path / "history.csv") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    before = (tmp_path / "last.keras").read_bytes()
+    last, state = checkpoint.load(tmp_path / "last.keras")
+    assert state["step"] == 4 and state["stopped"]
+    assert not all(map(np.array_equal, last.get_weights(), model.get_weights()))  # restored
+    monkeypatch.setattr(Run, "_epoch", lambda *_: pytest.fail("it goes on"))
+    fit(SMALL, tmp_path, resume=True)
+    assert (tmp_path / "last.keras").read_bytes() == before
+
+
+def test_a_callback_may_stop_within_an_epoch(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    fit(SMALL, tmp_path, callbacks=[Stop()])
+    state = checkpoint.read_state(tmp_path / "last.keras")
+    assert state["step"] == 1 and [row["step"] for row in state["history"]] == [1]
+
+
+def test_a_resumed_run_says_what_is_not_kept_and_counts_its_batches(tmp_path, capsys, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    class Kill(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise Killed
+
+    recipe = SMALL.change(checkpoint_seconds=0, epochs=1)
+    with pytest.raises(Killed):
+        fit(recipe, tmp_path, callbacks=[Kill()])
+    assert checkpoint.read_state(tmp_path / "last.keras")["step"] == 1
+    seen = Recorder()
+    fit(recipe, tmp_path, callbacks=[seen], augmentation=Augmentation(), resume=True)
+    batches = [number for name, number, _ in seen.calls if name == "on_train_batch_end"]
+    assert batches == [1]
+    said = capsys.readouterr().out
+    assert said.count("note: ") == 1 and "callbacks begin anew, without the state" in said
+
+
+def test_an_augmentation_takes_the_place_of_the_recipes(tmp_path, monkeypatch):
+    given = []
+
+    class Enough(Exception):
+        pass
+
+    def training_steps(*_, augmentation, **__):
+        given.append(augmentation)
+        raise Enough
+
+    def mirror(image, mask, seed):
+        return image[:, ::-1], mask[:, ::-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running.pipeline, "training_steps", training_steps)
+        for number, own in enumerate((None, Augmentation(color=0.5), mirror)):
+            with pytest.raises(Enough):
+                fit(SMALL, tmp_path / str(number), augmentation=own)
+    assert given == [Augmentation(SMALL.scales, SMALL.rotation), Augmentation(color=0.5), mirror]
+    fit(SMALL.change(epochs=1), tmp_path / "run", augmentation=mirror)
+    assert (tmp_path / "run" / "last.keras").exists()
+
+
+def test_what_is_no_callback_and_no_augmentation_is_refused(refused, tmp_path):
+    assert "expected Keras callbacks" in refused(fit, SMALL, tmp_path / "a", callbacks=[print])
+    message = refused(fit, SMALL, tmp_path / "a", augmentation="flip")
+    assert message.startswith("augmentation: 'flip'; expected an Augmentation or a function")
+    assert not (tmp_path / "a").exists()
+    assert UserCallbacks(()).callbacks == []
