@@ -1,4 +1,4 @@
-"""Write files atomically; make folders; name outputs."""
+"""Write files atomically; make folders; list pictures; name outputs."""
 
 import collections
 import contextlib
@@ -10,7 +10,19 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from PIL import features
+
 from keras_pspnet.errors import UserError
+
+PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+"""File name endings of pictures, in lower case."""
+if "avif" in features.modules and features.check_module("avif"):  # Pillow 11.3, and not all of it
+    PICTURES += (".avif",)
+
+UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"} - set(PICTURES)
+UNREAD |= {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm"}
+UNREAD |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}  # of cameras
+"""Endings of pictures that are not read here."""
 
 
 def read_bytes(path) -> bytes:
@@ -126,3 +138,61 @@ def write_together(contents: dict[Path, bytes]) -> None:
 def write_json(path, value) -> None:
     """Write a value as indented JSON, atomically; raises as `write_bytes`."""
     write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def is_picture(file: Path) -> bool:
+    """Return True if the file name is that of a picture; hidden files (macOS's ._a.png) are not."""
+    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
+
+
+def unread_pictures(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names are those of pictures that are not read here."""
+    files = sorted(folder.iterdir()) if folder.is_dir() else ()
+    return [f for f in files if f.suffix.lower() in UNREAD and not f.name.startswith(".")]
+
+
+def passed_over(folder) -> int:
+    """Return how many files of a folder are not read; hidden files do not count."""
+    files = Path(folder).iterdir()
+    return sum(f.is_file() and not is_picture(f) and not f.name.startswith(".") for f in files)
+
+
+def pictures_in(folder: Path, kind="pictures") -> list[Path]:
+    """Return the picture files of a folder, sorted by name; messages call them `kind`.
+
+    Raises:
+        UserError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected one with {kind}")
+    found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
+    if found:
+        return found
+    if unread := unread_pictures(folder):
+        ending = unread[0].suffix.lower()
+        raise UserError(
+            f"{folder}: no pictures that are read here: {unread[0].name} is there, but {ending} is "
+            "not read; convert them to JPEG or PNG"
+        )
+    deeper = any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
+    raise UserError(
+        f"{folder}: no pictures in this folder{', only folders' * deeper}; expected "
+        f"{' '.join(PICTURES)}"
+    )
+
+
+def list_images(*paths) -> list[Path]:
+    """Return the files among `paths` and the pictures in the folders among them, in order.
+
+    Raises:
+        UserError: a path that does not exist, a folder without pictures.
+    """
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found += pictures_in(path)
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"{path}: no such file or folder")
+    return found

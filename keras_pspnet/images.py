@@ -1,31 +1,23 @@
-"""Read, list, check and resize pictures and masks."""
+"""Read, check and resize pictures and masks."""
 
 import contextlib
 import numbers
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.large_pictures import opened_picture
+from keras_pspnet.files import UNREAD
+from keras_pspnet.machine import free_memory
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 """RGB in 0..255 of ImageNet's pictures (semseg tool/train.py)."""
-
-PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-"""File name endings of pictures, in lower case."""
-if "avif" in features.modules and features.check_module("avif"):  # Pillow 11.3, and not all of it
-    PICTURES += (".avif",)
-
-UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"} - set(PICTURES)
-UNREAD |= {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm"}
-UNREAD |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}  # of cameras
-"""Endings of pictures that are not read here."""
 
 ORIENTATION = 0x0112
 """EXIF's tag of how the stored pixels are turned."""
@@ -46,6 +38,15 @@ NORMALIZED = 3
 
 OVERSHOOT = 64
 """How far floats may lie outside 0..255: cubic resizing of sharp edges goes 40 beyond."""
+
+PIXEL_BYTES = 8
+"""Memory that one pixel takes while a picture is read: 4 bytes in Pillow, 3 in the array."""
+
+UNCHECKED = 2**28
+"""Bytes up to which a picture is read without a look at the free memory: 33 megapixels."""
+
+_lock = threading.Lock()
+_threads, _limit = 0, None  # threads that read a picture now; Pillow's limit before the first
 
 
 def read_image(path, name=None) -> np.ndarray:
@@ -177,6 +178,42 @@ def _opened(path, name, kind) -> Iterator[Image.Image]:
         raise UserError(f"{name}: not a readable {kind} ({reason}); replace it") from error
 
 
+@contextlib.contextmanager
+def opened_picture(path, name) -> Iterator[Image.Image]:
+    """Open a picture with Pillow for a block, whatever its number of pixels.
+
+    Raises:
+        UserError: decoding it would take more than half of the free memory; what Pillow raises.
+    """
+    with _without_limit(), Image.open(path) as image:
+        width, height = image.size
+        needed = width * height * PIXEL_BYTES
+        free = free_memory() if needed > UNCHECKED else None
+        if free is not None and needed > free / 2:
+            raise UserError(
+                f"{name}: {width}x{height} pixels take {needed / 1e9:.1f} GB to decode, more than "
+                f"half of the free memory ({free / 1e9:.1f} GB); cut the picture into parts"
+            )
+        yield image
+
+
+@contextlib.contextmanager
+def _without_limit():
+    """Lift Pillow's limit on pixels, one for the whole process, while a thread reads a picture."""
+    global _threads, _limit
+    with _lock:
+        if not _threads:
+            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        _threads += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _threads -= 1
+            if not _threads:
+                Image.MAX_IMAGE_PIXELS = _limit
+
+
 def _unread_kind(path, name) -> str | None:
     """Return the ending of what a file holds, if that is a picture that is not read here."""
     if isinstance(path, (str, os.PathLike)):
@@ -185,64 +222,6 @@ def _unread_kind(path, name) -> str | None:
                 return ".heic"  # also where it is called .jpg
     ending = Path(str(name)).suffix.lower()
     return ending if ending in UNREAD else None
-
-
-def is_picture(file: Path) -> bool:
-    """Return True if the file name is that of a picture; hidden files (macOS's ._a.png) are not."""
-    return file.suffix.lower() in PICTURES and not file.name.startswith(".")
-
-
-def unread_pictures(folder: Path) -> list[Path]:
-    """Return the files of a folder whose names are those of pictures that are not read here."""
-    files = sorted(folder.iterdir()) if folder.is_dir() else ()
-    return [f for f in files if f.suffix.lower() in UNREAD and not f.name.startswith(".")]
-
-
-def passed_over(folder) -> int:
-    """Return how many files of a folder are not read; hidden files do not count."""
-    files = Path(folder).iterdir()
-    return sum(f.is_file() and not is_picture(f) and not f.name.startswith(".") for f in files)
-
-
-def pictures_in(folder: Path, kind="pictures") -> list[Path]:
-    """Return the picture files of a folder, sorted by name; messages call them `kind`.
-
-    Raises:
-        UserError: no such folder, or no picture in it.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected one with {kind}")
-    found = sorted(f for f in folder.iterdir() if f.is_file() and is_picture(f))
-    if found:
-        return found
-    if unread := unread_pictures(folder):
-        ending = unread[0].suffix.lower()
-        raise UserError(
-            f"{folder}: no pictures that are read here: {unread[0].name} is there, but {ending} is "
-            "not read; convert them to JPEG or PNG"
-        )
-    deeper = any(f.is_dir() and not f.name.startswith(".") for f in folder.iterdir())
-    raise UserError(
-        f"{folder}: no pictures in this folder{', only folders' * deeper}; expected "
-        f"{' '.join(PICTURES)}"
-    )
-
-
-def list_images(*paths) -> list[Path]:
-    """Return the files among `paths` and the pictures in the folders among them, in order.
-
-    Raises:
-        UserError: a path that does not exist, a folder without pictures.
-    """
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            found += pictures_in(path)
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"{path}: no such file or folder")
-    return found
 
 
 def as_picture(image, name="the picture") -> np.ndarray:

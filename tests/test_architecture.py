@@ -16,9 +16,8 @@ PACKAGE = Path(keras_pspnet.__file__).parent
 ROOT = PACKAGE.parent
 
 GROUND = {"errors", "files", "images", "labels", "device_contract", "visualize", "progress"} | {
-    "cpu",
+    "machine",
     "private_api",
-    "large_pictures",
 }
 ARROWS = {  # folder -> the folders that it may import, beside the ground
     "weights": set(),

@@ -184,11 +184,11 @@ def test_an_array_is_turned_as_pillow_turns_a_picture_and_back(tmp_path, turn):
 
 @pytest.mark.parametrize("ending", [".jfif", ".gif", ".avif"])
 def test_pictures_of_phones_and_the_web_are_read(tmp_path, ending):
-    if ending not in images.PICTURES:
+    if ending not in files.PICTURES:
         pytest.skip("this Pillow reads no AVIF")
     form = {".jfif": "JPEG"}.get(ending)
     Image.fromarray(np.full((8, 8, 3), 120, np.uint8)).save(tmp_path / f"a{ending}", form)
-    assert images.pictures_in(tmp_path) == [tmp_path / f"a{ending}"]
+    assert files.pictures_in(tmp_path) == [tmp_path / f"a{ending}"]
     assert np.abs(images.read_image(tmp_path / f"a{ending}").astype(int) - 120).max() <= 3
 
 
@@ -201,16 +201,16 @@ def test_pictures_that_are_not_read_are_called_what_they_are(refused, tmp_path, 
     expected = f"{tmp_path / name}: {ending} is not read here; convert it to JPEG or PNG"
     assert message == expected
     if name != "a.jpg":
-        message = refused(images.pictures_in, tmp_path)
+        message = refused(files.pictures_in, tmp_path)
         assert f"{name} is there, but {ending} is not read" in message
-        assert images.unread_pictures(tmp_path) == [tmp_path / name]
+        assert files.unread_pictures(tmp_path) == [tmp_path / name]
 
 
 def test_files_that_are_not_read_are_counted(tmp_path):
     for name in ("a.png", "b.heic", "notes.txt", ".hidden", "._b.png"):
         (tmp_path / name).touch()
     (tmp_path / "folder").mkdir()
-    assert images.passed_over(tmp_path) == 2 and images.passed_over(tmp_path / "folder") == 0
+    assert files.passed_over(tmp_path) == 2 and files.passed_over(tmp_path / "folder") == 0
 
 
 def test_pictures_are_listed_in_order(tmp_path):
@@ -218,14 +218,14 @@ def test_pictures_are_listed_in_order(tmp_path):
         (tmp_path / name).touch()
     (tmp_path / "inside").mkdir()
     (tmp_path / "inside" / "z.webp").touch()
-    listed = images.list_images(tmp_path / "inside", tmp_path, tmp_path / "c.txt")
+    listed = files.list_images(tmp_path / "inside", tmp_path, tmp_path / "c.txt")
     expected = ["inside/z.webp", "a.png", "b.JPG", "c.txt"]
     assert listed == [tmp_path / name for name in expected]
 
 
 def test_nothing_to_list_gets_one_line(refused, tmp_path):
-    assert str(tmp_path) in refused(images.list_images, tmp_path)
-    message = refused(images.list_images, tmp_path / "none")
+    assert str(tmp_path) in refused(files.list_images, tmp_path)
+    message = refused(files.list_images, tmp_path / "none")
     assert "none" in message and "no such file or folder" in message
 
 
@@ -391,7 +391,7 @@ def test_a_mask_whose_format_changes_ids_is_refused(refused, tmp_path, kind):
 def test_hidden_files_are_no_pictures(tmp_path):
     for name in ("a.png", "._a.png", ".b.jpg", "B.PNG"):
         (tmp_path / name).touch()
-    assert [file.name for file in images.pictures_in(tmp_path)] == ["B.PNG", "a.png"]
+    assert [file.name for file in files.pictures_in(tmp_path)] == ["B.PNG", "a.png"]
 
 
 def test_a_sample_is_spread_evenly():

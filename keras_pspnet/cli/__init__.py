@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from keras_pspnet import __version__
 from keras_pspnet.cli import commands
-from keras_pspnet.cpu import fast_cpu
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import COMMAND_FORMATS
+from keras_pspnet.machine import fast_cpu
 
 
 class Parser(argparse.ArgumentParser):

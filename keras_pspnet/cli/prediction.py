@@ -13,14 +13,15 @@ from keras_pspnet.cli import quiet
 from keras_pspnet.cli.evaluation import protocol_of
 from keras_pspnet.cli.video import check_video, is_video, write_drawn
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import unique_stems, writable_folder, write_together
-from keras_pspnet.images import (
-    check_picture,
+from keras_pspnet.files import (
     list_images,
     passed_over,
-    read_image,
+    unique_stems,
     unread_pictures,
+    writable_folder,
+    write_together,
 )
+from keras_pspnet.images import check_picture, read_image
 from keras_pspnet.inference.load import check_model
 from keras_pspnet.inference.model_facts import (
     Sizes,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from keras_pspnet.data.pairs import Pair
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
-from keras_pspnet.images import is_picture, orientation, turned_upright
+from keras_pspnet.files import is_picture, read_bytes
+from keras_pspnet.images import orientation, turned_upright
 from keras_pspnet.labels import IGNORE, LabelSet, default_void_label, voc_palette
 
 BACKGROUND = "background"

@@ -19,8 +19,7 @@ from keras_pspnet.data.pairs import Source, check_split, source
 from keras_pspnet.data.roboflow_masks import roboflow_masks
 from keras_pspnet.data.yolo import elsewhere, yolo
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import write_json
-from keras_pspnet.images import is_picture
+from keras_pspnet.files import is_picture, write_json
 from keras_pspnet.labels import LabelSet
 
 EXPECTED = (

@@ -12,8 +12,7 @@ from keras_pspnet.data.pairs import (
     source,
 )
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
-from keras_pspnet.images import is_picture, pictures_in
+from keras_pspnet.files import is_picture, pictures_in, read_bytes
 from keras_pspnet.labels import ADE20K, CAMVID, CITYSCAPES, CITYSCAPES_RAW, VOC2012
 
 ADE20K_SPLITS = {"train": "training", "val": "validation"}

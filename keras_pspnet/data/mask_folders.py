@@ -19,8 +19,7 @@ from keras_pspnet.data.mask_labels import label_colors_txt, labelmap_txt, values
 from keras_pspnet.data.masks import color_table
 from keras_pspnet.data.pairs import by_stems, masks_in, paired
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import evenly_spaced, read_bytes
-from keras_pspnet.images import pictures_in
+from keras_pspnet.files import evenly_spaced, pictures_in, read_bytes
 from keras_pspnet.labels import IGNORE, LabelSet
 
 COLOR_FILES = {"labelmap.txt": labelmap_txt, "label_colors.txt": label_colors_txt}

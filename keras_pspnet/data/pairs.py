@@ -11,14 +11,8 @@ import numpy as np
 
 from keras_pspnet.data.masks import decode
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.images import (
-    is_picture,
-    orientation,
-    pictures_in,
-    read_image,
-    read_mask,
-    unread_pictures,
-)
+from keras_pspnet.files import is_picture, pictures_in, unread_pictures
+from keras_pspnet.images import orientation, read_image, read_mask
 from keras_pspnet.labels import LabelSet
 
 

@@ -8,8 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from keras_pspnet.data.annotated import SPLITS, by_split, folders_below, pictures_below
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
-from keras_pspnet.images import is_picture
+from keras_pspnet.files import is_picture, read_bytes
 
 EXPECTED = "images/train/ and labels/train/, or train/images/ and train/labels/"
 

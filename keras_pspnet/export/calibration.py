@@ -10,8 +10,8 @@ import numpy as np
 from keras_pspnet import scenes
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES
-from keras_pspnet.files import evenly_spaced
-from keras_pspnet.images import as_picture, is_picture, list_images
+from keras_pspnet.files import evenly_spaced, is_picture, list_images
+from keras_pspnet.images import as_picture
 
 SCENES = "scenes"
 """The word that asks for generated scenes; a folder of this name is given as ./scenes."""

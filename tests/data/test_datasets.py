@@ -305,7 +305,7 @@ def test_camvid_is_split_by_drive(tmp_path, refused):
     assert "clip:0001TP, not-clip:0001TP" in refused(stems, "clip:Seq05VD")
     assert "not-clip:0006R0" in refused(stems, "drive:0006R0")
     (tmp_path / "valannot" / "0016E5_2.png").unlink()
-    assert "no pictures in this folder" in refused(stems, "clip:0016E5")
+    assert "no masks in this folder" in refused(stems, "clip:0016E5")
 
 
 def test_the_splits_of_camvid_have_masks_beside_them(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keras_pspnet import large_pictures
+from keras_pspnet import images
 from keras_pspnet.images import as_picture, check_picture, read_image, read_mask
 
 GREY = np.linspace(0, 65535, 97).astype(np.uint16)[None].repeat(3, 0)
@@ -40,7 +40,7 @@ def test_the_limit_is_back_when_the_last_thread_has_read(monkeypatch):
     first_reads, second_has_read = threading.Event(), threading.Event()
 
     def read():
-        with large_pictures.opened_picture(streams[0], "a") as image:
+        with images.opened_picture(streams[0], "a") as image:
             first_reads.set()
             second_has_read.wait(10)
             image.load()
@@ -58,30 +58,13 @@ def test_the_limit_is_back_when_the_last_thread_has_read(monkeypatch):
 @pytest.mark.parametrize("read", [read_image, read_mask, check_picture])
 def test_a_picture_larger_than_the_memory_gets_one_line(refused, monkeypatch, read):
     stream = file_of(np.zeros((30, 40), np.uint8))
-    monkeypatch.setattr(large_pictures, "UNCHECKED", 0)
-    monkeypatch.setattr(large_pictures, "free_memory", lambda: 30 * 40 * 16 - 1)
+    monkeypatch.setattr(images, "UNCHECKED", 0)
+    monkeypatch.setattr(images, "free_memory", lambda: 30 * 40 * 16 - 1)
     message = refused(read, stream, "a.png")
     assert message.startswith("a.png: 40x30 pixels take 0.0 GB to decode, more than half of the ")
     for free in (30 * 40 * 16, None):
-        monkeypatch.setattr(large_pictures, "free_memory", lambda free=free: free)
+        monkeypatch.setattr(images, "free_memory", lambda free=free: free)
         read(stream, "a.png")
-
-
-def test_the_free_memory_is_that_of_the_container(monkeypatch):
-    texts = {
-        "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n",
-        "/sys/fs/cgroup/memory.max": "3000000\n",
-        "/sys/fs/cgroup/memory.current": "2500000\n",
-        "/sys/fs/cgroup/memory.stat": "anon 7\ninactive_file 30000\nactive_file 20000\n",
-    }
-    monkeypatch.setattr(large_pictures.Path, "read_text", lambda self: texts[str(self)])
-    assert large_pictures.free_memory() == 3000000 - 2500000 + 50000
-    texts["/sys/fs/cgroup/memory.max"] = "max\n"
-    assert large_pictures.free_memory() == 4000 * 1024
-
-
-def test_the_free_memory_of_this_machine_is_known():
-    assert large_pictures.free_memory() > 2**20
 
 
 @pytest.mark.parametrize("kind, says", [(np.int32, "integers"), (np.float32, "floats")])
