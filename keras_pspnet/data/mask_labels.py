@@ -91,11 +91,6 @@ class Values:
         )
 
 
-def labels_in(masks, where) -> LabelSet:
-    """Derive labels from masks where nobody has named them, see `values_in` and `Values.labels`."""
-    return values_in(masks, where).labels(where)
-
-
 def values_in(masks, where) -> Values:
     """Count what masks hold.
 

@@ -7,7 +7,7 @@ import textwrap
 import urllib.request
 from pathlib import Path
 
-from keras_pspnet.data.mask_labels import check_classes, labels_in
+from keras_pspnet.data.mask_labels import check_classes, values_in
 from keras_pspnet.data.pairs import Source, check_split, read_pair
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import IGNORE, LabelSet, default_void_label
@@ -53,13 +53,15 @@ def open_builder(name: str, path, split: str, download: bool = True) -> Source:
     split = splits[split]
     pairs = list(_encoded(builder, split, image_key, mask_key))
     names = tuple(f"{name}/{split}/{index}" for index in range(len(pairs)))
-    labels = LABELS.get(builder.name) or _labels(name, builder, mask_key)
+    labels, notes = LABELS.get(builder.name), ()
+    if labels is None:
+        labels, notes = _labels(name, builder, mask_key)
 
     def read(index):
         picture, mask = map(io.BytesIO, pairs[index])
         return read_pair(picture, mask, labels, (names[index], f"{names[index]} {mask_key}"))
 
-    return Source(names, labels, read)
+    return Source(names, labels, read, notes=notes)
 
 
 def splits_of(name: str, path) -> list[str]:
@@ -145,19 +147,20 @@ def _keys(name, features) -> tuple[str, str]:
     return pictures[0], masks[0]
 
 
-def _labels(name, builder, mask_key) -> LabelSet:
-    """Return the class names of the feature, or else each id in the masks of all splits."""
+def _labels(name, builder, mask_key) -> tuple[LabelSet, tuple[str, ...]]:
+    """Return the classes: the names of the feature, or each id in all masks; and a note."""
     feature = builder.info.features[mask_key]
     if getattr(feature, "num_classes", None):  # a LabeledImage with labels
         labels = LabelSet(feature.names, ignore=default_void_label(len(feature.names)))
         check_classes(labels, name)
-        return labels
+        return labels, ()
     masks = (
         (io.BytesIO(mask), f"{name}/{split}/{index} {mask_key}")
         for split in builder.info.splits
         for index, (mask,) in enumerate(_encoded(builder, split, mask_key))
     )
-    return labels_in(masks, name)
+    values = values_in(masks, name)
+    return values.labels(name), (values.meaning(),)
 
 
 def _encoded(builder, split, *keys):

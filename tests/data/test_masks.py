@@ -103,7 +103,7 @@ def labels_of(*arrays):
             Image.fromarray(np.asarray(array, np.uint8)).save(stream, "PNG")
             yield stream, f"{number}.png"
 
-    return mask_labels.labels_in(files(), "all")
+    return mask_labels.values_in(files(), "all").labels("all")
 
 
 def test_a_few_colour_masks_are_left_to_the_survey():

@@ -199,6 +199,7 @@ def test_a_labeled_image_has_names(folder):
 def test_a_labeled_image_without_labels_has_the_ids_found(folder):
     source = open_source("tfds:unnamed", folder, split="train")
     assert source.labels.names == ("class_4", "class_6") and pixels(source).tolist() == [40, 40]
+    assert len(source.notes) == 1 and "nobody has named the 2 classes" in source.notes[0]
 
 
 def test_the_order_is_that_of_the_files(folder):
