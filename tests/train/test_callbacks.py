@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import keras_pspnet
 from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.labels import SCENES
+from keras_pspnet.network import losses
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train import run as running
 from keras_pspnet.train.callbacks import UserCallbacks
@@ -16,13 +19,10 @@ from keras_pspnet.train.run import Run, fit
 SMALL = recipes.recipe(
     "scenes_tiny",
     crop=(33, 33),
-    channels=4,
-    bins=2,
     batch_size=2,
     train_images=5,
     val_images=2,
     epochs=3,
-    coarse_epochs=1,
     checkpoint_seconds=1000,
 )
 STEPS = 6  # 5 pictures make 2 batches of 2
@@ -33,7 +33,7 @@ class Recorder(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.calls, self.models = [], set()
+        self.calls = []
 
 
 def noted(name):
@@ -42,7 +42,6 @@ def noted(name):
         number = next((value for value in given if isinstance(value, int)), None)
         logs = next((value for value in given if isinstance(value, dict)), {})
         self.calls.append((name, number, sorted(logs)))
-        self.models.add(id(self.model))
 
     return call
 
@@ -52,33 +51,51 @@ for subject in ("train", "epoch", "test", "train_batch", "test_batch"):
         setattr(Recorder, f"on_{subject}_{moment}", noted(f"on_{subject}_{moment}"))
 
 
-def quickly(model):
-    """Compile a tiny model as a training is."""
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    metric = keras.metrics.MeanIoU(12, name="mIoU", sparse_y_pred=False)
-    model.compile("sgd", loss={"aux": loss, "main": loss}, metrics={"main": metric})
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Trainings of a network of a few layers, which are compiled in no time."""
+    monkeypatch.setattr(running, "build", lambda *_: network())
+
+
+def network():
+    image = x = keras.Input((33, 33, 3))
+    for stride in (2, 4):
+        x = keras.layers.Conv2D(4, 3, strides=stride, padding="same")(x)
+    backbone = keras.Model(image, x)
+    model = keras_pspnet.build_pspnet(
+        12, input_shape=(*SMALL.crop, 3), backbone=backbone, bins=(), channels=4, labels=SCENES
+    )
+    loss = losses.VoidCrossentropy()
+    metric = keras.metrics.MeanIoU(12, name="mIoU", sparse_y_pred=False, ignore_class=255)
+    heads = {"aux": loss, "main": loss}
+    model.compile("sgd", heads, metrics={"main": metric}, loss_weights={"aux": 0.4, "main": 1.0})
     return model
 
 
 def test_callbacks_see_what_a_single_fit_shows_them(tmp_path):
-    seen = Recorder()
+    seen, expected = Recorder(), Recorder()
     fit(SMALL, tmp_path / "run", callbacks=[seen])
-    image = keras.Input((4, 4, 3))
-    outputs = {name: keras.layers.Conv2D(12, 1, name=name)(image) for name in ("aux", "main")}
-    model, expected = quickly(keras.Model(image, outputs)), Recorder()
-
-    def batches(count):
-        masks = np.zeros((2 * count, 4, 4), np.uint8)
-        images = np.zeros((2 * count, 4, 4, 3), np.float32)
-        return tf.data.Dataset.from_tensor_slices((images, {"aux": masks, "main": masks})).batch(2)
-
-    model.fit(batches(2), validation_data=batches(1), epochs=3, callbacks=[expected], verbose=0)
+    masks, images = np.zeros((4, 33, 33), np.uint8), np.zeros((4, 33, 33, 3), np.float32)
+    batches = tf.data.Dataset.from_tensor_slices((images, {"aux": masks, "main": masks})).batch(2)
+    network().fit(
+        batches, validation_data=batches.take(1), epochs=3, callbacks=[expected], verbose=0
+    )
     assert seen.calls == expected.calls
-    assert len(seen.models) == 2  # coarse, then fine
     assert seen.params == {"verbose": 0, "epochs": 3, "steps": 2}
     names = [name for name, *_ in seen.calls]
     assert names.count("on_train_begin") == names.count("on_train_end") == 1
     assert "val_main_mIoU" in next(logs for name, _, logs in seen.calls if name == "on_epoch_end")
+
+
+def test_callbacks_see_the_model_of_the_fine_epochs():
+    seen, coarse, fine = Recorder(), network(), network()
+    users = UserCallbacks(seen)
+    users.begin(coarse, 2, 3)
+    assert seen.model is coarse
+    users.set_model(fine)  # as the next `model.fit` does
+    assert seen.model is fine
+    users.end()
+    assert [name for name, *_ in seen.calls] == ["on_train_begin", "on_train_end"]
 
 
 def test_early_stopping_ends_a_run_with_all_its_files(tmp_path, capsys, monkeypatch):
