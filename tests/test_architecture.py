@@ -38,7 +38,7 @@ WITHOUT_TENSORFLOW = {
     "scoring": None,
     "inference": None,
     "cli": {"demo"},
-    "data": {"pipeline", "augment"},
+    "data": {"pipeline", "augment", "augment_window"},
     "train": {"run", "build", "checkpoint"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }
