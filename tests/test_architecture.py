@@ -39,8 +39,8 @@ WITHOUT_TENSORFLOW = {
     "scoring": None,
     "inference": None,
     "cli": {"demo"},
-    "data": {"pipeline", "augment"},
     "train": {"run", "build", "checkpoint", "callbacks"},
+    "data": {"pipeline", "augment", "augment_window"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }
 

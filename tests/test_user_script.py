@@ -1,12 +1,29 @@
-"""The script that a user writes, as the README shows it."""
+"""The scripts that a user writes, as the README and docs/script.md show them."""
 
+import re
+import warnings
+from pathlib import Path
+
+import keras
 import numpy as np
+import pytest
 
 import keras_pspnet
 from keras_pspnet import scenes
 
+PAGE = (Path(__file__).parent.parent / "docs" / "script.md").read_text(encoding="utf-8")
 
-def test_a_users_own_script(tmp_path):
+
+@pytest.fixture
+def no_warnings(recwarn, capfd):
+    """Fails a script that makes Python, Keras or TensorFlow warn."""
+    warnings.simplefilter("always")
+    yield
+    assert [str(warning.message) for warning in recwarn] == []
+    assert "warn" not in capfd.readouterr().err.lower()
+
+
+def test_a_users_own_script(tmp_path, no_warnings):
     train = keras_pspnet.data.load(
         "scenes", split="train", crop=(65, 65), batch_size=4, augment=True, seed=0
     )
@@ -33,3 +50,56 @@ def test_a_users_own_script(tmp_path):
     np.testing.assert_array_equal(keras_pspnet.segment(loaded, image), classes)
     device = keras_pspnet.segment(keras_pspnet.load_model(files["float32"]), image)
     assert device.shape == (100, 150)
+
+
+def test_the_complete_training_of_the_page(tmp_path, monkeypatch, no_warnings):
+    section = PAGE.partition("## Validate, stop, keep the best\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, flags=re.M | re.S)
+    for full, tiny in {
+        '"crop": (185, 185)': '"crop": (49, 49)',
+        "(185, 185, 3)": "(49, 49, 3)",
+        '"batch_size": 8': '"batch_size": 4',
+        "seed=0, **size)": "seed=0, **size).take(2)",
+        'split="val", **size)': 'split="val", **size).take(2)',
+        '"efficientnet_lite0"': '"resnet14_narrow"',
+        '    backbone_weights="imagenet",\n': "",
+        "channels=128": "channels=8",
+        "epochs = 20": "epochs = 3",
+    }.items():
+        assert code.count(full) == 1, full
+        code = code.replace(full, tiny)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    scores = names["history"].history["val_main_mIoU"]
+    assert len(scores) == 3 and 0 < max(scores) < 1
+    # The model that is loaded is the best one, and its metric is that of its own predictions.
+    best = names["model"].evaluate(names["val"], verbose=0, return_dict=True)
+    assert best["main_mIoU"] == pytest.approx(max(scores), abs=1e-6)
+    confusion = np.zeros((12, 12))
+    for images, masks in names["val"]:
+        truth = masks["main"].numpy()
+        found = names["model"].predict_on_batch(images)["main"].argmax(-1)
+        np.add.at(confusion, (truth[truth < 255], found[truth < 255]), 1)
+    union = confusion.sum(0) + confusion.sum(1) - confusion.diagonal()
+    expected = (confusion.diagonal()[union > 0] / union[union > 0]).mean()
+    assert best["main_mIoU"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_in_fit_single_pictures_do_not_reach_the_norm_of_the_whole_map():
+    """The pyramid's branch of one region has one value a channel: no batch to normalize by."""
+    model = keras_pspnet.build_pspnet(
+        12, input_shape=(49, 49, 3), backbone="resnet14_narrow", channels=8, aux=False
+    )
+    model.compile(keras.optimizers.SGD(1e-3), loss=keras_pspnet.losses.VoidCrossentropy())
+    train = keras_pspnet.data.load("scenes", split="train", crop=(49, 49), aux=False).take(3)
+    one_region, *others = [
+        layer for layer in model.get_layer("ppm")._flatten_layers() if hasattr(layer, "moving_mean")
+    ]
+    assert len(others) == 3
+    before = [layer.moving_variance.numpy() for layer in (one_region, *others)]
+    history = model.fit(train, epochs=2, verbose=0).history
+    assert np.isfinite(history["loss"]).all()
+    after = [layer.moving_variance.numpy() for layer in (one_region, *others)]
+    np.testing.assert_array_equal(after[0], before[0])
+    assert all((new != old).all() for new, old in zip(after[1:], before[1:]))

@@ -44,48 +44,69 @@ class Augmentation:
             Image (H', W', 3) float32 in 0..255 and mask (H', W') uint8, H' and W' scaled by the
             factor drawn. The mask holds no id that it did not hold before, but for 255.
         """
+        factor, angle, rotates, blurs, flips = self.draw(seed)
+        image, mask = rescale(image, mask, factor)
+        image, mask = tf.cond(rotates, lambda: rotate(image, mask, angle), lambda: (image, mask))
+        image = tf.cond(blurs, lambda: blur(image), lambda: image)
+        image, mask = tf.cond(flips, lambda: flip(image, mask), lambda: (image, mask))
+        return (jitter(image, self.color, seed) if self.color else image), mask
+
+    def draw(self, seed):
+        """Draw the resizing factor, the angle in radians, and whether to rotate, blur and flip."""
         draws = tf.random.stateless_uniform((4,), seed)
         scale, angle = self.scales, math.radians(self.rotation)
-        image, mask = rescale(image, mask, scale[0] + (scale[1] - scale[0]) * draws[0])
         # The same draw gives the angle: where it is below the share, it is uniform there too.
         direction = 2 * draws[1] / max(self.rotation_share, 1e-9) - 1  # -1..1
-        image, mask = tf.cond(
+        return (
+            scale[0] + (scale[1] - scale[0]) * draws[0],
+            angle * direction,
             draws[1] < self.rotation_share,
-            lambda: rotate(image, mask, angle * direction),
-            lambda: (image, mask),
-        )
-        image = tf.cond(draws[2] < self.blur_share, lambda: blur(image), lambda: image)
-        image, mask = tf.cond(
+            draws[2] < self.blur_share,
             draws[3] < self.flip_share,
-            lambda: (image[:, ::-1], mask[:, ::-1]),
-            lambda: (image, mask),
         )
-        return (jitter(image, self.color, seed) if self.color else image), mask
 
 
 def rescale(image, mask, factor):
     """Resize both by a factor: the image bilinearly, the mask to the nearest label."""
-    size = tf.cast(tf.shape(mask), tf.float32) * factor
-    size = tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
+    size = scaled_size(mask, factor)
     image = tf.image.resize(image, size)
     mask = tf.image.resize(mask[..., None], size, method="nearest")[..., 0]
     return image, mask
 
 
+def scaled_size(mask, factor):
+    """Return the size (H, W) that `rescale` gives."""
+    size = tf.cast(tf.shape(mask), tf.float32) * factor
+    return tf.maximum(tf.cast(tf.round(size), tf.int32), 1)
+
+
 def rotate(image, mask, angle):
     """Rotate both by `angle` radians about the centre; fill with ImageNet's mean and void."""
     size = tf.shape(mask)
+    box = tf.stack([tf.zeros_like(size), size])
+    return rotate_part(image, mask, angle, size, box, box)
+
+
+def rotate_part(image, mask, angle, size, read, box):
+    """Rotate a picture of `size` (H, W) of which image and mask are a part, see `rotate`.
+
+    Args:
+        read: the box [[top, left], [bottom, right]] of the picture that image and mask hold.
+        box: the box of the rotated picture to compute; pixels outside `read` count as filled.
+    """
     center = tf.cast(size - 1, tf.float32) / 2
     cos, sin = tf.cos(angle), tf.sin(angle)
-    x_offset = center[1] - cos * center[1] + sin * center[0]
-    y_offset = center[0] - sin * center[1] - cos * center[0]
+    top, left = tf.unstack(tf.cast(box[0], tf.float32))
+    start = tf.cast(read[0], tf.float32)
+    x_offset = center[1] - cos * center[1] + sin * center[0] + (cos * left - sin * top - start[1])
+    y_offset = center[0] - sin * center[1] - cos * center[0] + (sin * left + cos * top - start[0])
     matrix = tf.stack([cos, -sin, x_offset, sin, cos, y_offset, 0.0, 0.0])[None]
 
     def transform(values, method, fill):
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=values[None],
             transforms=matrix,
-            output_shape=size,
+            output_shape=box[1] - box[0],
             interpolation=method,
             fill_mode="CONSTANT",
             fill_value=fill,
@@ -116,12 +137,31 @@ def _reflected(length):
     return tf.minimum(places, period - places)
 
 
-def jitter(image, color, seed):
-    """Change brightness, contrast and saturation at random, see `Augmentation`; keep 0..255."""
+def flip(image, mask):
+    """Mirror both, left to right."""
+    return image[:, ::-1], mask[:, ::-1]
+
+
+def jitter(image, color, seed, whole=None):
+    """Change brightness, contrast and saturation at random, see `Augmentation`; keep 0..255.
+
+    Args:
+        whole: the picture that `image` is a part of, smaller; contrast is about its mean colour.
+            None if `image` is the whole picture.
+    """
     # The other draws have the seeds (n, 0) and (n, 1).
     seed = tf.convert_to_tensor(seed)
-    image = tf.image.stateless_random_brightness(image, 128 * color, seed + [0, 2])
-    image = tf.image.stateless_random_contrast(image, 1 - color, 1 + color, seed + [0, 3])
+
+    def brighten(image):
+        return tf.image.stateless_random_brightness(image, 128 * color, seed + [0, 2])
+
+    image = brighten(image)
+    if whole is None:
+        image = tf.image.stateless_random_contrast(image, 1 - color, 1 + color, seed + [0, 3])
+    else:
+        mean = tf.reduce_mean(brighten(whole), (0, 1))
+        factor = tf.random.stateless_uniform((), seed + [0, 3], 1 - color, 1 + color)
+        image = (image - mean) * factor + mean
     image = tf.clip_by_value(image, 0.0, 255.0)
     return tf.image.stateless_random_saturation(image, 1 - color, 1 + color, seed + [0, 4])
 
@@ -132,20 +172,34 @@ def crop(image, mask, size, seed=None):
     Args:
         seed: (2,) integers for a random position; None crops the centre.
     """
-    shape = tf.shape(mask)
-    missing = tf.maximum(tf.constant(size) - shape, 0)
-    before = missing // 2
-    paddings = tf.stack([before, missing - before], axis=1)
-    image = tf.pad(image - IMAGENET_MEAN, tf.concat([paddings, [[0, 0]]], 0)) + IMAGENET_MEAN
-    mask = tf.pad(mask, paddings, constant_values=IGNORE)
+    return pad(*cut(image, mask, crop_box(tf.shape(mask), size, seed)), size)
 
-    room = shape + missing - size
+
+def crop_box(shape, size, seed=None):
+    """Return the part of a picture of `shape` (H, W) that a crop to `size` shows, see `crop`."""
+    room = tf.maximum(shape - tf.constant(size), 0)
     if seed is None:
         start = room // 2
     else:
         draw = tf.random.stateless_uniform((2,), seed)
         start = tf.cast(tf.floor(draw * tf.cast(room + 1, tf.float32)), tf.int32)
         start = tf.minimum(start, room)
-    image = tf.slice(image, (start[0], start[1], 0), (*size, 3))
-    mask = tf.slice(mask, start, size)
-    return image, mask
+    return tf.stack([start, start + tf.minimum(shape, tf.constant(size))])
+
+
+def cut(image, mask, box):
+    """Return the part of both within a box [[top, left], [bottom, right]], ends excluded."""
+    size = box[1] - box[0]
+    image = tf.slice(image, tf.pad(box[0], [[0, 1]]), tf.concat([size, [3]], 0))
+    return image, tf.slice(mask, box[0], size)
+
+
+def pad(image, mask, size):
+    """Pad both around to `size` (H, W) with ImageNet's mean colour and void."""
+    missing = tf.constant(size) - tf.shape(mask)
+    before = missing // 2
+    paddings = tf.stack([before, missing - before], axis=1)
+    image = tf.cast(image, tf.float32) - IMAGENET_MEAN
+    image = tf.pad(image, tf.concat([paddings, [[0, 0]]], 0)) + IMAGENET_MEAN
+    mask = tf.pad(mask, paddings, constant_values=IGNORE)
+    return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(mask, size)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.augment import crop as crop_pair
+from keras_pspnet.data.augment_window import augment_and_crop
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
@@ -13,12 +14,19 @@ from keras_pspnet.images import check_size, resize_image, resize_nearest
 
 
 def load(
-    name, path=None, *, split, crop=None, batch_size=1, augment=False, seed=0, aux=True
+    name,
+    path=None,
+    *,
+    split,
+    crop=None,
+    batch_size=1,
+    augment=False,
+    seed=0,
+    aux=True,
+    resize_to_crop=False,
+    shuffle=None,
 ) -> tf.data.Dataset:
     """Load a dataset as batches for `model.fit`.
-
-    Without augmentation the pictures come in the dataset's order: `augment=False` never shuffles.
-    With augmentation every epoch has another order and other random changes.
 
     Args:
         name: the dataset's name, see `open_source`.
@@ -27,11 +35,16 @@ def load(
         crop: (H, W) of the images. A larger picture is cropped, to its centre or, with
             augmentation, at random; a smaller one is padded with ImageNet's mean colour and void.
             None keeps each picture's size: the pictures of a batch must then have the same size.
-        batch_size: pictures per batch. With augmentation an incomplete last batch is dropped.
+        batch_size: pictures per batch. With augmentation an incomplete last batch is dropped,
+            without it is given too, smaller.
         augment: True for the augmentation of the authors' code, or an `Augmentation`; needs
-            `crop`.
+            `crop`. Every epoch has other random changes.
         seed: decides the order and the augmentation; the same seed gives the same batches.
         aux: True gives (images, {"aux": masks, "main": masks}), False (images, masks).
+        resize_to_crop: True resizes each picture to `crop` before it is augmented, whatever its
+            proportions, as evaluation does; for pictures of many sizes.
+        shuffle: True gives every epoch another order, False the dataset's; None shuffles with
+            augmentation only.
 
     Returns:
         A tf.data.Dataset of float32 images (B, H, W, 3) in 0..255 and uint8 masks (B, H, W); void
@@ -39,20 +52,24 @@ def load(
 
     Raises:
         UserError: no such dataset or split, a picture without a mask, fewer pictures than a batch
-            needs, a `crop` or `batch_size` that is not a size.
-        ValueError: `augment` without `crop`.
+            needs, a `crop` or `batch_size` that is not a size, `augment` or `resize_to_crop`
+            without `crop`.
     """
     check_size(crop, "crop")
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: expected at least 1")
+    if crop is None and (augment or resize_to_crop):
+        given = "augment" if augment else "resize_to_crop"
+        raise UserError(f"{given} needs the size of the images; give crop=(H, W) too")
     source = open_source(name, path, split=split).paired()
     augmentation = Augmentation() if augment is True else augment
-    if augmentation and crop is None:
-        raise ValueError("`augment` changes the pictures' sizes and needs a `crop` (H, W)")
     if augmentation and len(source) < batch_size:
         raise UserError(f"{name}: {len(source)} pictures do not fill a batch of {batch_size}")
-    keys = _shuffled(len(source), seed) if augmentation else _in_order(len(source))
-    dataset = _read_pairs(source, keys, crop, augmentation)
+    shuffle = bool(augmentation) if shuffle is None else shuffle
+    keys = (
+        _epochs(len(source), seed, shuffle) if augmentation or shuffle else _in_order(len(source))
+    )
+    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
     dataset = dataset.batch(batch_size, drop_remainder=bool(augmentation))
     return (with_aux(dataset) if aux else dataset).prefetch(2)
 
@@ -117,14 +134,17 @@ def _in_order(count):
     return tf.data.Dataset.range(count).map(lambda index: (index, index))
 
 
-def _shuffled(count, seed):
-    """Return keys (index, seed) of all pictures; each epoch has another order and other seeds."""
+def _epochs(count, seed, shuffle):
+    """Return keys (index, seed) of all pictures; each epoch has other seeds, shuffled its order."""
     generator = tf.random.Generator.from_seed(seed)  # independent of TensorFlow's global seed
 
     def epoch(_):
         number = generator.uniform_full_int((), tf.int64)
-        places = tf.data.Dataset.range(count)
-        return places.map(lambda place: (_permuted(place, [seed, number], count), number + place))
+
+        def key(place):
+            return (_permuted(place, [seed, number], count) if shuffle else place), number + place
+
+        return tf.data.Dataset.range(count).map(key)
 
     keys = tf.data.Dataset.range(1).flat_map(epoch)
     return keys.apply(tf.data.experimental.assert_cardinality(count))
@@ -150,12 +170,11 @@ def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
         image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
         image.set_shape((None, None, 3))
         mask.set_shape((None, None))
-        image = tf.cast(image, tf.float32)
-        seed = tf.stack([tf.cast(seed, tf.int64), 0])
         if augmentation:
-            image, mask = augmentation(image, mask, seed)
-        if crop is not None:
-            image, mask = crop_pair(image, mask, crop, seed + [0, 1] if augmentation else None)
-        return image, mask
+            seed = tf.stack([tf.cast(seed, tf.int64), 0])
+            return augment_and_crop(augmentation, image, mask, crop, seed)
+        return (
+            crop_pair(image, mask, crop) if crop is not None else (tf.cast(image, tf.float32), mask)
+        )
 
     return keys.map(pair, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -1,4 +1,4 @@
-"""Cross-entropy over the pixels that are not void, with class weights, OHEM and soft Jaccard."""
+"""Cross-entropy over the pixels that count: class weights, OHEM, focal; soft Jaccard and Dice."""
 
 import math
 
@@ -13,6 +13,9 @@ OHEM_MIN_SHARE = 0.1
 since crops differ in size; mmsegmentation's OHEMPixelSampler keeps 100,000 pixels per picture,
 which is 17 % of a 769x769 crop."""
 
+LEAST_MISS = 1e-7
+"""Least 1 - p that the focal loss tells from 0: about the spacing of float32 below 1."""
+
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class VoidCrossentropy(keras.losses.Loss):
@@ -21,10 +24,17 @@ class VoidCrossentropy(keras.losses.Loss):
     Equal to PyTorch's `CrossEntropyLoss(weight, ignore_index)`: with class weights the mean is
     weighted. A batch of nothing but void has loss 0.
 
+    With `focal`, pixels that are predicted well count less (the focal loss of Lin et al. 2017): the
+    cross-entropy of a pixel is multiplied by (1 - p) ** focal, where p is the predicted probability
+    of its true class. What the mean divides by stays the same.
+
     With `jaccard`, a soft Jaccard loss is added, which is closer to what mIoU measures (Rahman and
     Wang 2016). It is 1 - the mean, over the classes that occur in the batch, of
     sum(p * t) / sum(p + t - p * t), where the sums run over all valid pixels of the batch, p is the
     softmax of the logits and t is 1 for the true class and 0 otherwise.
+
+    With `dice`, a soft Dice loss is added (Milletari et al. 2016). It is 1 - the same mean of
+    2 * sum(p * t) / sum(p ** 2 + t ** 2). Neither of the two uses class weights or OHEM.
 
     Args:
         ignore: Mask value of void pixels.
@@ -34,6 +44,9 @@ class VoidCrossentropy(keras.losses.Loss):
             least the hardest tenth of a batch's valid pixels. 0.7 is usual (mmsegmentation's
             OHEMPixelSampler). None uses all pixels.
         jaccard: Weight of the soft Jaccard loss; 0 adds none.
+        dice: Weight of the soft Dice loss; 0 adds none.
+        focal: Exponent of the focal loss, gamma in the paper, which found 2 best; 0 is the plain
+            cross-entropy. OHEM chooses its pixels by their probability, so it chooses the same.
         name: Name of the loss.
         reduction: Must be "sum_over_batch_size", the mean.
 
@@ -50,6 +63,8 @@ class VoidCrossentropy(keras.losses.Loss):
         class_weights: list | None = None,
         ohem_threshold: float | None = None,
         jaccard: float = 0.0,
+        dice: float = 0.0,
+        focal: float = 0.0,
         name: str = "void_crossentropy",
         reduction: str = "sum_over_batch_size",
         **kwargs,
@@ -59,12 +74,15 @@ class VoidCrossentropy(keras.losses.Loss):
             raise ValueError(f"`reduction` must be left as it is. Received: {reduction!r}")
         if ohem_threshold is not None and not 0 < ohem_threshold <= 1:
             raise ValueError(f"`ohem_threshold` must be in (0, 1]. Received: {ohem_threshold}")
-        if jaccard < 0:
-            raise ValueError(f"`jaccard` must not be negative. Received: {jaccard}")
+        for argument, value in (("jaccard", jaccard), ("dice", dice), ("focal", focal)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"`{argument}` must be a number, at least 0. Received: {value}")
         self.ignore = ignore
         self.class_weights = None if class_weights is None else [float(w) for w in class_weights]
         self.ohem_threshold = ohem_threshold
         self.jaccard = float(jaccard)
+        self.dice = float(dice)
+        self.focal = float(focal)
 
     def call(self, y_true, y_pred):
         """Return one value per pixel, scaled so that their plain mean is the loss."""
@@ -81,8 +99,14 @@ class VoidCrossentropy(keras.losses.Loss):
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, losses.dtype), labels)
         pixels = ops.cast(ops.size(losses), losses.dtype)
+        if self.focal:
+            losses = losses * _focal_factor(losses, self.focal)
         losses = losses * weights * ops.divide_no_nan(pixels, ops.sum(weights))
-        return losses + self.jaccard * _jaccard(labels, valid, y_pred) if self.jaccard else losses
+        if self.jaccard:
+            losses = losses + self.jaccard * _jaccard(labels, valid, y_pred)
+        if self.dice:
+            losses = losses + self.dice * _dice(labels, valid, y_pred)
+        return losses
 
     def _ohem_mask(self, losses, valid):
         """Return 1 for hard pixels: a loss of -log(ohem_threshold) or more, or the hardest share.
@@ -109,18 +133,44 @@ class VoidCrossentropy(keras.losses.Loss):
             "class_weights": self.class_weights,
             "ohem_threshold": self.ohem_threshold,
             "jaccard": self.jaccard,
+            "dice": self.dice,
+            "focal": self.focal,
         }
+
+
+def _focal_factor(losses, exponent):
+    """Return (1 - p) ** exponent of each pixel, where p = exp(-its cross-entropy)."""
+    # The least value keeps the gradient finite where p is 1 and the exponent below 1.
+    return ops.power(ops.maximum(-ops.expm1(-losses), LEAST_MISS), exponent)
 
 
 def _jaccard(labels, valid, logits):
     """Return the soft Jaccard loss of a batch, a scalar in 0..1; 0 if all pixels are void."""
-    truth = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype) * valid[..., None]
-    probabilities = ops.softmax(logits) * valid[..., None]
+    truth, probabilities = _truth_and_probabilities(labels, valid, logits)
     both = ops.sum(probabilities * truth, (0, 1, 2))
     truth = ops.sum(truth, (0, 1, 2))
     either = ops.sum(probabilities, (0, 1, 2)) + truth - both
-    occurs = ops.cast(truth > 0, logits.dtype)
-    missing = occurs * (1.0 - ops.divide_no_nan(both, either))
+    return _mean_missing(both, either, truth)
+
+
+def _dice(labels, valid, logits):
+    """Return the soft Dice loss of a batch, a scalar in 0..1; 0 if all pixels are void."""
+    truth, probabilities = _truth_and_probabilities(labels, valid, logits)
+    both = ops.sum(probabilities * truth, (0, 1, 2))
+    truth = ops.sum(truth, (0, 1, 2))  # its squares are itself
+    return _mean_missing(2.0 * both, ops.sum(ops.square(probabilities), (0, 1, 2)) + truth, truth)
+
+
+def _truth_and_probabilities(labels, valid, logits):
+    """Return the one-hot truth and the softmax, each (B, H, W, C) and 0 at void pixels."""
+    truth = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype) * valid[..., None]
+    return truth, ops.softmax(logits) * valid[..., None]
+
+
+def _mean_missing(part, whole, truth):
+    """Return the mean of 1 - part / whole over the classes with true pixels; 0 if none has any."""
+    occurs = ops.cast(truth > 0, part.dtype)
+    missing = occurs * (1.0 - ops.divide_no_nan(part, whole))
     return ops.divide_no_nan(ops.sum(missing), ops.sum(occurs))
 
 

@@ -65,7 +65,11 @@ def build(
     model = build_network(recipe, labels, coarse, start)
     weights = losses.class_weights(pixels) if recipe.class_weights else None
     main = losses.VoidCrossentropy(
-        class_weights=weights, ohem_threshold=recipe.ohem_threshold, jaccard=recipe.jaccard
+        class_weights=weights,
+        ohem_threshold=recipe.ohem_threshold,
+        jaccard=recipe.jaccard,
+        dice=recipe.dice,
+        focal=recipe.focal,
     )
     aux = losses.VoidCrossentropy(class_weights=weights)
     # Paper section 5.1: base rate * (1 - step / steps) ** 0.9.

@@ -62,7 +62,10 @@ class Recipe:
             does; use it for pictures of many sizes. False takes pictures at their own size.
         scales, rotation, blur_share, color: augmentation, see `augment.Augmentation`.
         class_weights: True weighs classes by the square root of median frequency / frequency.
-        jaccard: weight of the soft Jaccard loss in the main loss, see `losses.VoidCrossentropy`.
+        jaccard, dice: weights of the soft Jaccard and the soft Dice loss in the main loss, see
+            `losses.VoidCrossentropy`.
+        focal: exponent of the focal loss in the main loss, see `losses.VoidCrossentropy`; 0 is the
+            cross-entropy.
         ohem_threshold: OHEM threshold of the main loss, see `losses.VoidCrossentropy`; None
             turns OHEM off.
         seed: seed of initial weights, picture order, augmentation and dropout.
@@ -104,6 +107,8 @@ class Recipe:
     color: float = _number(0.0, 0, 0.99)
     class_weights: bool = False
     jaccard: float = _number(0.0, 0, 1e6)
+    dice: float = _number(0.0, 0, 1e6)
+    focal: float = _number(0.0, 0, 100)
     ohem_threshold: float | None = _number(None, 1e-6, 1)
     seed: int = _number(0, 0, 2**31 - 1)
     checkpoint_seconds: float = _number(60.0, 0, 10**9)

@@ -91,9 +91,60 @@ def test_the_seed_of_load_alone_decides(folder):
     assert same(*results)
 
 
-def test_augmenting_without_a_crop_is_refused(folder):
-    with pytest.raises(ValueError, match="crop"):
-        pipeline.load("folder", folder, split="train", augment=True)
+@pytest.mark.parametrize("argument", ["augment", "resize_to_crop"])
+def test_what_needs_a_crop_is_refused_without_it(refused, folder, argument):
+    message = refused(pipeline.load, "folder", folder, split="train", **{argument: True})
+    assert message == f"{argument} needs the size of the images; give crop=(H, W) too"
+
+
+def test_shuffling_gives_each_epoch_another_order_by_the_seed(folder):
+    def epochs(seed):
+        dataset = pipeline.load("folder", folder, split="train", shuffle=True, seed=seed)
+        assert dataset.cardinality() == 5
+        return [flat(numbers(dataset)) for _ in range(4)]
+
+    first = epochs(1)
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in first)
+    assert len({tuple(epoch) for epoch in first}) > 2
+    assert epochs(1) == first != epochs(2)
+
+
+def test_shuffling_without_augmentation_keeps_the_pictures_and_the_last_batch(folder):
+    plain, shuffled = (
+        pipeline.load("folder", folder, split="train", crop=(7, 15), batch_size=3, shuffle=shuffle)
+        for shuffle in (None, True)
+    )
+    assert [len(images) for images, _ in shuffled] == [3, 2]
+
+    def pairs(dataset):
+        unbatched = dataset.unbatch().as_numpy_iterator()
+        return sorted((image.tobytes(), masks["main"].tobytes()) for image, masks in unbatched)
+
+    assert pairs(plain) == pairs(shuffled)
+
+
+def test_an_augmented_dataset_may_keep_its_order(folder):
+    augment = Augmentation((1, 1), 0, 0, 0, 0, color=0.03)  # a shift by less than a picture's grey
+    dataset = pipeline.load(
+        "folder", folder, split="train", crop=(9, 11), augment=augment, batch_size=2, shuffle=False
+    )
+    first, second = values(dataset), values(dataset)
+    assert numbers(dataset) == [[0, 1], [2, 3]] and not same(first, second)
+
+
+def test_load_resizes_whole_pictures_to_the_crop(monkeypatch):
+    source, size = striped(), (20, 24)
+    monkeypatch.setattr(pipeline, "open_source", lambda *_, **__: source)
+    still = Augmentation((1, 1), 0, 0, 0, 0)
+    for augment in (False, still):
+        dataset = pipeline.load(
+            "folder", split="train", crop=size, augment=augment, shuffle=False, resize_to_crop=True
+        )
+        for (image, masks), (picture, mask) in zip(
+            dataset, map(source.read, range(3)), strict=True
+        ):
+            np.testing.assert_allclose(image[0], resize_image(picture, size), atol=1e-3)
+            assert np.array_equal(masks["main"][0], resize_nearest(mask, size))
 
 
 @pytest.mark.parametrize(
@@ -123,6 +174,40 @@ def test_half_a_pair_is_refused(refused, folder, half):
 
 
 # --- the steps of a training ---
+
+
+def test_batches_are_those_of_recorded_trainings():
+    """Values of the pipeline that the recorded trainings used: order, draws and pixels."""
+    load = pipeline.load("scenes", split="train", crop=(65, 65), batch_size=4, augment=True, seed=0)
+    source, settings = open_source("scenes", split="train"), {"crop": (97, 129), "batch_size": 4}
+    training = pipeline.training_steps(
+        source,
+        3,
+        4,
+        augmentation=Augmentation(color=0.3),
+        seed=1,
+        resize_to_crop=True,
+        **settings,
+    )
+    for dataset, means, counts, pixel in (
+        (
+            load,
+            [136.2336706287151, 169.496427410359, 123.31279472456411, 102.3243971288557],
+            [3361, 0, 0, 0, 242],
+            [90.4758529663086, 91.47571563720703, 76.2118911743164],
+        ),
+        (
+            training,
+            [103.77394484355817, 112.14338133812026, 122.67394859033291, 184.33599078849272],
+            [5261, 0, 0, 0, 2600],
+            [179.2109832763672, 207.22442626953125, 149.64096069335938],
+        ),
+    ):
+        images, masks = next(dataset.as_numpy_iterator())
+        np.testing.assert_allclose(images.mean((1, 2, 3), np.float64), means, rtol=1e-6)
+        found = np.bincount(masks["main"].ravel(), minlength=256)[[0, 1, 2, 3, 255]]
+        assert found.tolist() == counts
+        np.testing.assert_allclose(images[-1, -7, -9], pixel, rtol=1e-5)
 
 
 def steps(source, first, last, **settings):

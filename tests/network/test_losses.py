@@ -1,4 +1,4 @@
-"""The cross-entropy against its definition in numpy; PyTorch's weighted mean, written out."""
+"""The losses against their definitions in numpy; PyTorch's weighted mean, written out."""
 
 import keras
 import numpy as np
@@ -66,7 +66,15 @@ def test_the_gradient_is_softmax_minus_truth_and_zero_at_void():
 
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"class_weights": [1, 2, 3]}, {"ohem_threshold": 0.7}, {"jaccard": 1}],
+    [
+        {},
+        {"class_weights": [1, 2, 3]},
+        {"ohem_threshold": 0.7},
+        {"jaccard": 1},
+        {"dice": 1},
+        {"focal": 2},
+        {"class_weights": [1, 2, 3], "ohem_threshold": 0.7, "jaccard": 1, "dice": 1, "focal": 0.5},
+    ],
 )
 def test_nothing_but_void_has_no_loss_and_no_gradient(arguments):
     void = np.full_like(MASK, 255)
@@ -141,95 +149,219 @@ def test_mined_pixels_are_weighed_by_class(min_share):
     assert float(result(MASK, LOGITS)) == pytest.approx(expected, rel=1e-6)
 
 
-# --- the soft Jaccard loss ---
+# --- the focal loss ---
 
 
-def soft_jaccard(mask=MASK, logits=LOGITS):
-    """1 - the mean of intersection over union of the classes in the mask, pixel by pixel."""
+def focal_values(exponent, mask=MASK, logits=LOGITS):
+    """(1 - p) ** exponent * -log(p) of each valid pixel, and their classes."""
+    losses, classes = pixel_losses(mask, logits)
+    return (1 - np.exp(-losses)) ** exponent * losses, classes
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("weights", [None, [0.3, 1.0, 2.5]])
+def test_the_focal_loss_by_its_definition(exponent, weights):
+    values, classes = focal_values(exponent)
+    weight = np.ones(len(values)) if weights is None else np.array(weights)[classes]
+    result = VoidCrossentropy(class_weights=weights, focal=exponent)(MASK, LOGITS)
+    assert float(result) == pytest.approx((weight * values).sum() / weight.sum(), rel=1e-5)
+
+
+def test_an_exponent_of_zero_is_the_crossentropy():
+    assert float(VoidCrossentropy(focal=0)(MASK, LOGITS)) == float(VoidCrossentropy()(MASK, LOGITS))
+
+
+def test_mining_chooses_the_same_pixels_for_the_focal_loss(min_share):
+    min_share(0.0)
+    (values, _), (losses, _) = focal_values(2.0), pixel_losses()
+    result = VoidCrossentropy(ohem_threshold=0.5, focal=2.0)(MASK, LOGITS)
+    assert float(result) == pytest.approx(values[np.exp(-losses) < 0.5].mean(), rel=1e-5)
+
+
+PLACES = ((0, 0, 0, 0), (0, 2, 3, 1), (1, 3, 4, 2), (1, 1, 2, 0))
+
+
+def slopes(value, places=PLACES, step=1e-4):
+    """The derivatives of value(logits) by some of the logits, by differences."""
+    for place in places:
+        moved = LOGITS.astype(np.float64).copy()
+        moved[place] += step
+        up = value(moved)
+        moved[place] -= 2 * step
+        yield place, (up - value(moved)) / (2 * step)
+
+
+@pytest.mark.parametrize("exponent", [0.5, 2.0])
+def test_the_gradient_of_the_focal_loss_by_differences(exponent):
+    _, result = gradient(VoidCrossentropy(focal=exponent), MASK, LOGITS)
+    for place, slope in slopes(lambda logits: focal_values(exponent, logits=logits)[0].mean()):
+        assert result[place] == pytest.approx(slope, abs=2e-6)
+    assert (result[MASK == 255] == 0).all()
+
+
+@pytest.mark.parametrize("exponent", [0.1, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("arguments", [{}, {"dice": 1.0}])
+def test_gradients_are_finite_however_sure_the_prediction(exponent, arguments):
+    truth = np.arange(40).reshape(2, 4, 5).astype(np.uint8) % 3
+    for scale in (1e-6, 20.0, 1e4):
+        for turn in (0, 1):
+            logits = scale * np.eye(3, dtype=np.float32)[(truth + turn) % 3]
+            loss = VoidCrossentropy(**arguments, focal=exponent)
+            value, result = gradient(loss, truth, logits)
+            assert np.isfinite(value) and np.isfinite(result).all()
+            if turn == 0 and scale > 10:
+                assert value == pytest.approx(0, abs=1e-6) and np.abs(result).max() < 1e-6
+
+
+# --- the soft Jaccard and the soft Dice loss ---
+
+
+def overlap(part, whole, mask, logits):
+    """1 - the mean of sum part / sum whole over the classes in the mask, pixel by pixel."""
     missing = []
     for label in sorted(set(mask.ravel().tolist()) - {255}):
-        both = either = 0.0
+        above = below = 0.0
         for place in np.ndindex(mask.shape):
             if mask[place] != 255:
                 powers = np.exp(logits[place].astype(np.float64))
                 p, t = powers[label] / powers.sum(), float(mask[place] == label)
-                both, either = both + p * t, either + p + t - p * t
-        missing.append(1 - both / either)
+                above, below = above + part(p, t), below + whole(p, t)
+        missing.append(1 - above / below)
     return np.mean(missing)
 
 
+def soft_jaccard(mask=MASK, logits=LOGITS):
+    return overlap(lambda p, t: p * t, lambda p, t: p + t - p * t, mask, logits)
+
+
+def soft_dice(mask=MASK, logits=LOGITS):
+    return overlap(lambda p, t: 2 * p * t, lambda p, t: p**2 + t**2, mask, logits)
+
+
+OVERLAPS = {"jaccard": soft_jaccard, "dice": soft_dice}
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
 @pytest.mark.parametrize("classes", [(0, 1, 2), (0, 2), (1,)])
 @pytest.mark.parametrize("weight", [1.0, 0.5, 3.0])
 @pytest.mark.parametrize(
     "arguments",
-    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"ohem_threshold": 0.5}],
+    [{}, {"class_weights": [0.3, 1.0, 2.5]}, {"ohem_threshold": 0.5}, {"focal": 2.0}],
 )
-def test_the_soft_jaccard_loss_is_added(arguments, weight, classes):
+def test_the_soft_overlap_is_added(arguments, weight, classes, name):
     mask = np.where(np.isin(MASK, classes), MASK, 255).astype(np.uint8)
-    both = VoidCrossentropy(**arguments, jaccard=weight)(mask, LOGITS)
+    both = VoidCrossentropy(**arguments, **{name: weight})(mask, LOGITS)
     without = VoidCrossentropy(**arguments)(mask, LOGITS)
-    expected = weight * soft_jaccard(mask)
+    expected = weight * OVERLAPS[name](mask)
     assert float(both) - float(without) == pytest.approx(expected, rel=1e-5)
-    channel = VoidCrossentropy(**arguments, jaccard=weight)(mask[..., None], LOGITS)
+    channel = VoidCrossentropy(**arguments, **{name: weight})(mask[..., None], LOGITS)
     assert float(channel) == float(both)
 
 
-def test_void_pixels_do_not_move_the_soft_jaccard_loss():
-    loss, other = VoidCrossentropy(jaccard=1.0), LOGITS.copy()
+def test_both_overlaps_may_be_added():
+    both = VoidCrossentropy(jaccard=0.5, dice=2.0)(MASK, LOGITS)
+    expected = pixel_losses()[0].mean() + 0.5 * soft_jaccard() + 2 * soft_dice()
+    assert float(both) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_void_pixels_do_not_move_the_soft_overlap(name):
+    loss, other = VoidCrossentropy(**{name: 1.0}), LOGITS.copy()
     other[MASK == 255] = RNG.normal(0, 9, other[MASK == 255].shape)
     assert float(loss(MASK, other)) == pytest.approx(float(loss(MASK, LOGITS)), rel=1e-6)
     _, result = gradient(loss, MASK, LOGITS)
     assert (result[MASK == 255] == 0).all() and (np.abs(result[MASK != 255]).max(-1) > 0).all()
 
 
-def test_the_gradient_of_the_soft_jaccard_loss_by_differences():
-    loss, step = VoidCrossentropy(jaccard=1.0), 1e-4
-    _, both = gradient(loss, MASK, LOGITS)
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_the_gradient_of_the_soft_overlap_by_differences(name):
+    _, both = gradient(VoidCrossentropy(**{name: 1.0}), MASK, LOGITS)
     _, without = gradient(VoidCrossentropy(), MASK, LOGITS)
-    for place in ((0, 0, 0, 0), (0, 2, 3, 1), (1, 3, 4, 2), (1, 1, 2, 0)):
-        moved = LOGITS.astype(np.float64).copy()
-        moved[place] += step
-        up = soft_jaccard(logits=moved)
-        moved[place] -= 2 * step
-        slope = (up - soft_jaccard(logits=moved)) / (2 * step)
+    for place, slope in slopes(lambda logits: OVERLAPS[name](logits=logits)):
         assert (both - without)[place] == pytest.approx(slope, abs=2e-6)
 
 
-def test_a_perfect_prediction_has_no_loss_and_its_opposite_the_whole():
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_a_perfect_prediction_has_no_loss_and_its_opposite_the_whole(name):
     truth = RNG.integers(0, 3, (2, 4, 5)).astype(np.uint8)
     right, wrong = (60 * np.eye(3, dtype=np.float32)[(truth + n) % 3] for n in (0, 1))
-    value, result = gradient(VoidCrossentropy(jaccard=1.0), truth, right)
+    value, result = gradient(VoidCrossentropy(**{name: 1.0}), truth, right)
     assert value == pytest.approx(0, abs=1e-6) and np.abs(result).max() < 1e-6
     crossentropy = float(VoidCrossentropy()(truth, wrong))
-    assert float(VoidCrossentropy(jaccard=1.0)(truth, wrong)) == pytest.approx(crossentropy + 1)
+    assert float(VoidCrossentropy(**{name: 1.0})(truth, wrong)) == pytest.approx(crossentropy + 1)
+
+
+ALL = {"class_weights": [0.3, 1.0, 2.5], "ohem_threshold": 0.6, "jaccard": 0.25, "dice": 0.5}
+ALL["focal"] = 1.5
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(f"mixed_{dtype}")
+    try:
+        logits = tf.cast(LOGITS, dtype)
+        value = VoidCrossentropy(**ALL)(MASK, logits)
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert value.dtype == tf.float32
+    expected = VoidCrossentropy(**ALL)(MASK, tf.cast(logits, tf.float32))
+    assert float(value) == float(expected)
 
 
 def test_a_config_round_trips():
-    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.25, name="mine")
+    loss = VoidCrossentropy(7, (1, 2, 3), 0.6, 0.25, dice=0.5, focal=2, name="mine")
     config = keras.saving.serialize_keras_object(loss)
     other = keras.saving.deserialize_keras_object(config)
     assert other.get_config() == loss.get_config()
     assert (other.ignore, other.class_weights) == (7, [1.0, 2.0, 3.0])
     assert (other.ohem_threshold, other.name) == (0.6, "mine")
     mask = np.where(MASK == 255, 7, MASK)
-    assert other.jaccard == 0.25 and float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
+    assert (other.jaccard, other.dice, other.focal) == (0.25, 0.5, 2.0)
+    assert float(other(mask, LOGITS)) == float(loss(mask, LOGITS))
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"ohem_threshold": 0}, {"ohem_threshold": 2}, {"jaccard": -0.1}, {"reduction": "sum"}],
+    [
+        {"ohem_threshold": 0},
+        {"ohem_threshold": 2},
+        {"jaccard": -0.1},
+        {"dice": -1},
+        {"dice": float("nan")},
+        {"focal": -0.5},
+        {"focal": float("inf")},
+        {"reduction": "sum"},
+    ],
 )
 def test_settings_out_of_range_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         VoidCrossentropy(**arguments)
 
 
-def test_a_compiled_model_reports_both_losses_by_their_weights():
+def two_heads():
+    """A model whose two outputs are its input."""
     image = keras.Input((4, 5, 3))
     outputs = {
         name: keras.layers.Activation("linear", name=name)(image) for name in ("aux", "main")
     }
-    model = keras.Model(image, outputs)
+    return keras.Model(image, outputs)
+
+
+def test_a_compiled_model_loads_with_its_losses(tmp_path):
+    model, masks = two_heads(), {"aux": MASK, "main": MASK}
+    loss = {"main": VoidCrossentropy(**ALL), "aux": VoidCrossentropy(focal=2)}
+    model.compile("sgd", loss=loss, loss_weights={"main": 1.0, "aux": 0.4})
+    expected = model.evaluate(LOGITS, masks, verbose=0, return_dict=True)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.evaluate(LOGITS, masks, verbose=0, return_dict=True) == expected
+    main = float(VoidCrossentropy(**ALL)(MASK, LOGITS))
+    assert expected["main_loss"] == pytest.approx(main, rel=1e-6)
+
+
+def test_a_compiled_model_reports_both_losses_by_their_weights():
+    model = two_heads()
     model.compile(
         "sgd",
         loss={"main": VoidCrossentropy(), "aux": VoidCrossentropy(class_weights=[1, 2, 3])},

@@ -37,6 +37,8 @@ WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "color=1": "color=1; expected float from 0 to 0.99",
     "color=-0.1": "color",
     "jaccard=-1": "jaccard",
+    "dice=-1": "dice",
+    "focal=-1": "focal=-1; expected float from 0 to 100",
     "coarse_epochs=-1": "coarse_epochs",
     "coarse_epochs=1.5": "expected int",
     "epochs=2 coarse_epochs=3": "expected at most epochs=2",

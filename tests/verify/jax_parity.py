@@ -42,10 +42,14 @@ LOSSES = {
     "hard": {"ohem_threshold": 0.3},
     "hardest": {"ohem_threshold": 1e-4},
     "jaccard": {"jaccard": 0.5},
+    "dice": {"dice": 0.5},
+    "focal": {"focal": 2.0},
     "all": {
         "class_weights": [0.5, 1, 2, 0.25, 3],
         "ohem_threshold": 0.3,
         "jaccard": 0.5,
+        "dice": 0.25,
+        "focal": 0.5,
         "ignore": 9,
     },
 }
