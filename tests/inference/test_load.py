@@ -1,0 +1,96 @@
+"""Where `load_model` finds a model, and on how many threads it runs."""
+
+import json
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+import keras_pspnet
+from keras_pspnet import scenes
+from keras_pspnet.inference import load
+from keras_pspnet.inference.load import check_model, load_model, read_labels
+from keras_pspnet.labels import SCENES
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, seen_network):
+    """A run folder, and the exported files of its network."""
+    folder = tmp_path_factory.mktemp("load")
+    (folder / "run").mkdir()
+    model = seen_network(8)
+    model.save(folder / "run" / "best.keras")
+    (folder / "run" / "recipe.json").write_text(json.dumps({"dataset": "scenes"}))
+    keras_pspnet.export_model(
+        model, folder / "run", formats=("saved_model", "float32"), output="logits"
+    )
+    return folder
+
+
+def test_a_run_folder_stands_for_its_best_network(folder):
+    run = folder / "run"
+    assert check_model(run) == check_model(str(run), "keras") == "keras"
+    assert read_labels(run) == SCENES
+    expected = load_model(run / "best.keras").get_weights()
+    for found, weights in zip(load_model(run).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, weights)
+
+
+def test_a_saved_model_stays_one_whatever_stands_in_its_folder(folder, tmp_path):
+    saved = tmp_path / "saved"
+    shutil.copytree(folder / "run" / "saved_model", saved)
+    shutil.copy(folder / "run" / "best.keras", saved)
+    assert check_model(saved) == "saved_model"
+    assert load_model(saved).output == "logits"
+
+
+def test_messages_name_the_run_folder(folder, refused, tmp_path):
+    empty = tmp_path / "run"
+    empty.mkdir()
+    (empty / "recipe.json").write_text("{}")
+    assert refused(load_model, empty).startswith(
+        f"{empty}: neither saved_model.pb nor a run's best.keras in this folder; expected a .keras"
+    )
+    (empty / "best.keras").write_bytes(b"text")
+    assert refused(load_model, empty).startswith(f"{empty}: not a model; expected a .keras")
+    (empty / "best.keras").unlink()
+    with zipfile.ZipFile(empty / "best.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    assert refused(load_model, empty).startswith(f"{empty}: the model cannot be loaded (")
+    line = refused(check_model, folder / "run", "tflite")
+    assert line == f"{folder / 'run'}: is a .keras file; expected a .tflite file"
+
+
+def test_the_number_of_threads_does_not_change_a_bit(folder):
+    images = np.stack([scenes.scene(i, split="val", size=(49, 57))[0] for i in range(3)])
+    file = folder / "run" / "pspnet_float32.tflite"
+    expected = load_model(file, threads=1)(images)
+    assert len(np.unique(expected.argmax(-1))) > 2
+    for threads in (2, 3, 8, None):
+        np.testing.assert_array_equal(load_model(file, threads=threads)(images), expected)
+
+
+def test_all_cores_are_taken_unless_threads_says_otherwise(folder, monkeypatch, refused):
+    from ai_edge_litert import interpreter
+
+    seen, real = [], interpreter.Interpreter
+
+    def watched(path, num_threads):
+        seen.append(num_threads)
+        return real(path, num_threads=num_threads)
+
+    monkeypatch.setattr(interpreter, "Interpreter", watched)
+    file = folder / "run" / "pspnet_float32.tflite"
+    for cores in (1, 3, 200):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        load_model(file)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    load_model(file)
+    load_model(file, threads=7)
+    assert seen == [1, 3, load.MAX_THREADS, 5, 7]
+    for threads in (0, -1, 1.5, True):
+        line = refused(load_model, file, threads=threads)
+        assert line == f"threads={threads}: expected a whole number, at least 1"
