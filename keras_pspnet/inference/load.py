@@ -25,7 +25,7 @@ KINDS = {
 }
 
 MAX_THREADS = 16
-"""Maximum number of threads that `load_model` takes by itself."""
+"""Maximum number of threads that `load_model` takes by itself; a choice, not a measurement."""
 
 
 def check_model(path, *kinds: str) -> str:

@@ -81,9 +81,10 @@ def recipe_file(model) -> Path:
 
     It is the recipe.json beside the model, or the card of a preset, under the key "recipe".
     """
-    file = model_file(model)
-    preset = str(model).startswith(PREFIX)
-    return file.with_suffix(".card.json") if preset else file.with_name("recipe.json")
+    if not str(model).startswith(PREFIX):
+        return model_file(model).with_name("recipe.json")
+    name = f"{str(model).removeprefix(PREFIX)}.card.json"
+    return next((folder / name for folder in SHIPPED if (folder / name).is_file()), Path(name))
 
 
 def read_recipe(file) -> dict:
@@ -110,7 +111,7 @@ def locate(name_or_path, sha256: str | None) -> Path:
         sha256 = sha256.lower()
         if not re.fullmatch("[0-9a-f]{64}", sha256):
             raise UserError(f"sha256={sha256!r}: expected 64 hexadecimal digits")
-    if re.match("https?://", text):
+    if re.match("(https?|file)://", text):
         return _fetched(text, sha256)
     is_name = isinstance(name_or_path, str) and (text in cards() or not _is_path(text))
     file = preset_file(text) if is_name else model_file(name_or_path)

