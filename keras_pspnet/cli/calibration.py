@@ -1,15 +1,16 @@
 """Choose the pictures on which `keras-pspnet export` calibrates and compares files."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 from keras_pspnet.cli import quiet
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.calibration import SCENES, check_calibration, check_pictures
 from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES, COMMAND_FORMATS
-from keras_pspnet.files import evenly_spaced
+from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import list_images, read_image
-from keras_pspnet.inference.presets import read_recipe, recipe_file
+from keras_pspnet.inference.presets import recipe_file
 from keras_pspnet.labels import LabelSet
 
 
@@ -84,8 +85,7 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     """Read training pictures of a model. Downloads nothing.
 
     Args:
-        file: `recipe.json` of the model's run folder, which holds the data folder, or a preset's
-            card.
+        file: `recipe.json` of the model's run folder, which holds the data folder; a preset's card.
 
     Returns:
         At most 32 (image, mask) pairs, and the classes of the masks.
@@ -95,8 +95,9 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     """
     from keras_pspnet.data.datasets import open_source
 
-    run = read_recipe(file)
     try:
+        run = dict(json.loads(read_bytes(file)))
+        run = run.get("recipe", run)  # a card holds it beside other things
         dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
         data_dir = data_dir and file.parent / data_dir  # if relative, to the run
     except (ValueError, KeyError, TypeError) as error:

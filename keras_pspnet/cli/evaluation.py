@@ -7,10 +7,9 @@ from pathlib import Path
 
 from keras_pspnet.cli import quiet
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import writable_folder, write_together
+from keras_pspnet.files import read_bytes, writable_folder, write_together
 from keras_pspnet.inference.load import as_predictor, check_model, load_model, read_labels
 from keras_pspnet.inference.predictor import Predictor, check_classes, check_number
-from keras_pspnet.inference.presets import read_recipe, recipe_file
 from keras_pspnet.inference.segment import Protocol, segment_with
 from keras_pspnet.labels import IGNORE, LabelSet, load_labels
 
@@ -194,13 +193,13 @@ def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes) -> 
     """Return a line if a model that was trained on crops of pictures sees larger ones shrunk.
 
     Args:
-        model: MODEL; its run folder holds recipe.json.
+        model: path of the model; its run folder holds recipe.json.
         predictor: the model.
         protocol: how it was fed.
         seen: the pictures' sizes.
     """
     try:
-        recipe = read_recipe(recipe_file(model))
+        recipe = json.loads(read_bytes(Path(model).parent / "recipe.json"))
         crop = tuple(int(side) for side in recipe["crop"])
         cropped = not recipe["resize_to_crop"]
     except (ValueError, KeyError, TypeError):

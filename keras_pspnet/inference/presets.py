@@ -87,19 +87,6 @@ def recipe_file(model) -> Path:
     return next((folder / name for folder in SHIPPED if (folder / name).is_file()), Path(name))
 
 
-def read_recipe(file) -> dict:
-    """Return the recipe in a file of `recipe_file`.
-
-    Raises:
-        UserError: the file cannot be read, or holds none.
-    """
-    try:
-        content = json.loads(read_bytes(file))
-        return dict(content.get("recipe", content))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{file}: not the recipe of a training ({error})") from error
-
-
 def locate(name_or_path, sha256: str | None) -> Path:
     """Return the .keras file that `from_preset` loads; it fetches an address into the cache.
 

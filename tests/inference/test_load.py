@@ -1,7 +1,6 @@
-"""Where `load_model` finds a model, and on how many threads it runs."""
+"""Where `load_model` finds a model."""
 
 import json
-import os
 import shutil
 import zipfile
 
@@ -10,8 +9,6 @@ import numpy as np
 import pytest
 
 import keras_pspnet
-from keras_pspnet import scenes
-from keras_pspnet.inference import load
 from keras_pspnet.inference.load import check_model, load_model, read_labels
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network.main_head import set_labels
@@ -19,7 +16,7 @@ from keras_pspnet.network.main_head import set_labels
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A run folder, and a .tflite file of its network."""
+    """A run folder."""
     folder = tmp_path_factory.mktemp("load")
     (folder / "run").mkdir()
     keras.utils.set_random_seed(3)
@@ -29,7 +26,6 @@ def folder(tmp_path_factory):
     set_labels(model, SCENES)
     model.save(folder / "run" / "best.keras")
     (folder / "run" / "recipe.json").write_text(json.dumps({"dataset": "scenes"}))
-    keras_pspnet.export_model(model, folder / "run", formats=("float32",), output="logits")
     return folder
 
 
@@ -64,36 +60,3 @@ def test_messages_name_the_run_folder(folder, refused, tmp_path):
     assert refused(load_model, empty).startswith(f"{empty}: the model cannot be loaded (")
     line = refused(check_model, folder / "run", "tflite")
     assert line == f"{folder / 'run'}: is a .keras file; expected a .tflite file"
-
-
-def test_the_number_of_threads_does_not_change_a_bit(folder):
-    images = np.stack([scenes.scene(i, split="val", size=(49, 49))[0] for i in range(3)])
-    file = folder / "run" / "pspnet_float32.tflite"
-    expected = load_model(file, threads=1)(images)
-    assert expected.std() > 0.01
-    for threads in (2, 3, 8, None):
-        np.testing.assert_array_equal(load_model(file, threads=threads)(images), expected)
-
-
-def test_all_cores_are_taken_unless_threads_says_otherwise(folder, monkeypatch, refused):
-    from ai_edge_litert import interpreter
-
-    seen, real = [], interpreter.Interpreter
-
-    def watched(path, num_threads):
-        seen.append(num_threads)
-        return real(path, num_threads=num_threads)
-
-    monkeypatch.setattr(interpreter, "Interpreter", watched)
-    file = folder / "run" / "pspnet_float32.tflite"
-    for cores in (1, 3, 200):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
-        load_model(file)
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    load_model(file)
-    load_model(file, threads=7)
-    assert seen == [1, 3, load.MAX_THREADS, 5, 7]
-    for threads in (0, -1, 1.5, True):
-        line = refused(load_model, file, threads=threads)
-        assert line == f"threads={threads}: expected a whole number, at least 1"

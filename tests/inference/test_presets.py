@@ -45,7 +45,7 @@ def test_a_preset_is_what_its_card_says(name):
     labels = LabelSet.from_config(card["labels"])
     assert read_labels(f"preset:{name}") == labels
     model = from_preset(name)
-    assert labels_of(model) == labels and not model.compiled and model.optimizer is None
+    assert labels_of(model) == labels and not model.compiled
     assert list(model.input.shape[1:3]) == card["size"] == card["recipe"]["crop"]
     assert {w.dtype for w in model.weights} <= {"float32", "uint32"}  # seeds of dropout
 
@@ -193,9 +193,9 @@ def test_a_preset_is_found_in_the_package_the_clone_and_the_cache(places, small,
     cache.mkdir(parents=True)
     for folder in reversed(places):  # the first place wins
         (folder / "street.keras").write_bytes(small.read_bytes())
-        assert presets.preset_file("street") == folder / "street.keras"
+        for name in ("street", "preset:street"):
+            assert presets.locate(name, None) == folder / "street.keras"
         assert presets.recipe_file("preset:street") == package / "street.card.json"
-    assert labels_of(from_preset("street")) == labels_of(load_model("preset:street"))
     (package / "street.keras").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     line = refused(from_preset, "street")
     assert line.startswith(f"{package / 'street.keras'}: its SHA-256 is ")
@@ -220,8 +220,9 @@ def test_a_path_is_loaded_as_it_is(places, small, tmp_path, refused, monkeypatch
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "best.keras").write_bytes(small.read_bytes())
     monkeypatch.chdir(tmp_path)
+    assert isinstance(from_preset("run", sha256=digest.upper()), keras.Model)
     for path in (small, "small.keras", "run", tmp_path / "run"):
-        assert isinstance(from_preset(path, sha256=digest.upper()), keras.Model)
+        assert presets.locate(path, digest).read_bytes() == small.read_bytes()
     for path in ("gone.keras", "gone/model", Path("gone")):
         assert refused(from_preset, path).startswith(f"{path}: no such file or folder; expected a")
     assert "expected 64 hexadecimal digits" in refused(from_preset, small, sha256="12ab")
@@ -262,13 +263,13 @@ def server(small):
 
 def test_an_address_is_fetched_once(places, server):
     digest = hashlib.sha256(server.data).hexdigest()
-    for _ in range(2):
-        assert isinstance(from_preset(f"{server.address}/whole.keras", sha256=digest), keras.Model)
+    assert isinstance(from_preset(f"{server.address}/whole.keras", sha256=digest), keras.Model)
+    presets.locate(f"{server.address}/whole.keras", digest)
     assert server.asked == 1
     (cached,) = places[2].iterdir()
     assert cached.name == f"{digest}.keras" and cached.read_bytes() == server.data
     cached.write_bytes(b"damaged")  # and is fetched anew
-    from_preset(f"{server.address}/whole.keras", sha256=digest)
+    assert presets.locate(f"{server.address}/whole.keras", digest) == cached
     assert server.asked == 2 and cached.read_bytes() == server.data
 
 
