@@ -1,6 +1,6 @@
 """Export a trained model to a folder for the device team: files, cards, the runner.
 
-python export/release.py MODEL.keras --out DIR --calibration DIR
+python export/release.py MODEL --out DIR --calibration DIR
 
 It writes every format; int16 and onnx only where the extra `mobile` is installed.
 """
@@ -41,7 +41,7 @@ To run a file, only numpy, Pillow and ai-edge-litert are needed:
 
 def main(arguments=None):
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", metavar="MODEL.keras", help="the trained model")
+    parser.add_argument("model", metavar="MODEL", help="a .keras file, run folder or preset:NAME")
     parser.add_argument("--out", metavar="DIR", required=True, help="the folder")
     pictures = "a folder of pictures as the device will see them; `scenes`: generated ones"
     parser.add_argument("--calibration", metavar="DIR", required=True, help=pictures)

@@ -8,6 +8,7 @@ from . import train as train
 from . import visualize as visualize
 from .errors import UserError as UserError
 from .export.deliver import export_model as export_model
+from .inference.load import from_preset as from_preset
 from .inference.load import load_model as load_model
 from .inference.segment import segment as segment
 from .labels import LabelSet as LabelSet

@@ -69,7 +69,8 @@ def main(arguments=None) -> int:
     command.add_argument("--uncovered", **uncovered)
     command.set_defaults(call=commands.import_folder)
 
-    any_model = {"metavar": "MODEL", "help": ".keras, SavedModel folder, .tflite or .onnx"}
+    any_model = {"metavar": "MODEL"}
+    any_model["help"] = ".keras, SavedModel folder, .tflite, .onnx, run folder or preset:NAME"
     command = subparsers.add_parser("evaluate", help="score a model on pictures with masks")
     command.add_argument("model", **any_model)
     command.add_argument("--dataset", required=True, metavar="NAME", help="scenes, folder, ...")
@@ -97,7 +98,7 @@ def main(arguments=None) -> int:
     command.set_defaults(call=commands.predict)
 
     command = subparsers.add_parser("export", help="write files for devices")
-    command.add_argument("model", metavar="MODEL", help="a .keras file")
+    command.add_argument("model", metavar="MODEL", help="a .keras file, run folder or preset:NAME")
     command.add_argument("--out", metavar="DIR", required=True, help="for the files")
     formats = f"({','.join(COMMAND_FORMATS)}), also int16,onnx"
     command.add_argument("--formats", metavar="LIST", help=formats)
@@ -111,6 +112,9 @@ def main(arguments=None) -> int:
     command.add_argument("--out", metavar="MODEL.keras", required=True, help="the new file")
     command.add_argument("--size", nargs=2, type=int, metavar=("H", "W"), help="(any size)")
     command.set_defaults(call=commands.convert)
+
+    command = subparsers.add_parser("presets", help="list the trained networks that come along")
+    command.set_defaults(call=commands.presets)
 
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)

@@ -16,6 +16,7 @@ from keras_pspnet.export.calibration import (
 from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES, COMMAND_FORMATS
 from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import as_picture, read_image
+from keras_pspnet.inference.presets import recipe_file
 from keras_pspnet.labels import LabelSet
 
 
@@ -51,7 +52,7 @@ def choose(model, given, formats) -> Choice:
     Without any, the formats that need them are left out, and a line says so.
 
     Args:
-        model: path of the .keras file.
+        model: MODEL, of which load_model returns a keras.Model.
         given: --calibration, or None.
         formats: names of formats; None for the command's own.
 
@@ -68,7 +69,7 @@ def choose(model, given, formats) -> Choice:
         checked = evenly_spaced(pictures, CALIBRATION_PICTURES)
         check_pictures((str(path), read_image(path)) for path in checked)
         return Choice(chosen, pictures, "given pictures")
-    run, why = Path(model).parent / "recipe.json", ""
+    run, why = recipe_file(model), ""
     if run.is_file():
         try:
             pictures, labels = training_sample(run)
@@ -93,7 +94,7 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     """Read training pictures of a model. Downloads nothing.
 
     Args:
-        file: `recipe.json` of the model's run folder, which holds the data folder.
+        file: `recipe.json` of the model's run folder, which holds the data folder; a preset's card.
 
     Returns:
         At most 32 (image, mask) pairs, evenly spaced, and the classes of the masks. An image is its
@@ -106,7 +107,8 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     from keras_pspnet.data.datasets import open_source
 
     try:
-        run = json.loads(read_bytes(file))
+        run = dict(json.loads(read_bytes(file)))
+        run = run.get("recipe", run)  # a card holds it beside other things
         dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
         # If relative, to the run; normalized, as messages name its files.
         data_dir = data_dir and os.path.normpath(file.parent / data_dir)

@@ -160,3 +160,22 @@ def convert(options) -> None:
         f"{out}: {pspnet.name} of {pspnet.format}, {heads}, {size}, "
         f"{len(pspnet.labels)} classes: {names}"
     )
+
+
+def presets(_) -> None:
+    """Print a table of the presets."""
+    from keras_pspnet.inference.presets import cards, preset_file
+
+    table = [("name", "data", "classes", "size (MB)", "mIoU", "licence", "file")]
+    for name, card in cards().items():
+        try:
+            place = str(preset_file(name))
+        except UserError as error:  # not here, or another file
+            place = str(error)
+        score = f"{card['scores'][0]['mIoU']:.3f}"
+        described = (card["dataset"], len(card["labels"]["names"]), f"{card['bytes'] / 1e6:.1f}")
+        table.append((name, *map(str, described), score, card["licence"], place))
+    widths = [max(map(len, column)) for column in zip(*table)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print("Write preset:NAME where a command takes MODEL.")

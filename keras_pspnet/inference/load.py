@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import weakref
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
 
 KINDS = {
@@ -22,45 +24,49 @@ KINDS = {
     "onnx": "a .onnx file",
 }
 
+MAX_THREADS = 16
+"""Maximum number of threads that `load_model` takes by itself; a choice, not a measurement."""
+
 
 def check_model(path, *kinds: str) -> str:
-    """Return what kind of model a path holds, without importing TensorFlow.
+    """Return what kind of model MODEL is, without importing TensorFlow.
 
     Args:
-        path: a file or folder.
+        path: MODEL, as for `load_model`.
         kinds: the kinds to accept, keys of KINDS; all by default.
 
     Returns:
         "keras", "saved_model", "tflite" or "onnx".
 
     Raises:
-        UserError: the path does not exist, or is not a model of an accepted kind.
+        UserError: the path does not exist, or is not a model of an accepted kind; no such preset.
     """
-    path = Path(path)
     expected = f"expected {' or '.join(KINDS[kind] for kind in kinds or KINDS)}"
-    kind = _kind(path, expected)
+    kind = _kind(path, model_file(path), expected)
     if kinds and kind not in kinds:
         raise UserError(f"{path}: is {KINDS[kind]}; {expected}")
     return kind
 
 
-def _kind(path, expected) -> str:
-    if not path.exists():
+def _kind(path, file, expected) -> str:
+    """Return the kind of a file or folder; messages name `path`, which the user wrote."""
+    if not file.exists():
         raise UserError(f"{path}: no such file or folder; {expected}")
-    if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            raise UserError(f"{path}: no saved_model.pb in this folder; {expected}")
+    if file.is_dir():
+        if not (file / "saved_model.pb").is_file():
+            none = "neither saved_model.pb nor a run's best.keras in this folder"
+            raise UserError(f"{path}: {none}; {expected}")
         return "saved_model"
     try:
-        with open(path, "rb") as file:
-            head = file.read(8)
+        with open(file, "rb") as stream:
+            head = stream.read(8)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if head[4:8] == b"TFL3":
         return "tflite"
-    if path.suffix == ".onnx":  # a protobuf file has no magic number
+    if file.suffix == ".onnx":  # a protobuf file has no magic number
         return "onnx"
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
         if "config.json" in archive.namelist():
             return "keras"
     raise UserError(f"{path}: not a model; {expected}")
@@ -72,7 +78,7 @@ def read_labels(path) -> LabelSet | None:
     Returns:
         The labels; None if it carries none, or if `load_model` will refuse it.
     """
-    kind, path = check_model(path), Path(path)
+    kind, path = check_model(path), model_file(path)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         if kind == "keras":
             with zipfile.ZipFile(path) as archive:
@@ -87,23 +93,36 @@ def read_labels(path) -> LabelSet | None:
     return None
 
 
-def load_model(path):
+def load_model(path, *, threads=None):
     """Load a trained model from any of its files.
 
     Args:
-        path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file.
+        path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file, a run folder (its
+            best.keras), or `preset:NAME`.
+        threads: number of threads for a `.tflite` or `.onnx` file; None takes one for each core
+            that this process may use, at most MAX_THREADS. TensorFlow, which runs the other files,
+            has settings of its own.
 
     Returns:
         A keras.Model for a `.keras` file. Otherwise a `Predictor`: a callable that maps uint8
         pictures (B, H, W, 3) to class ids (B, H, W) or scores (B, H, W, C).
 
     Raises:
-        UserError: the file does not exist, is not a model of this package, or is damaged.
+        UserError: the file does not exist, is not a model of this package, or is damaged;
+            `threads` is no whole number of at least 1.
     """
-    kind = check_model(path)
-    readers = {"keras": _load_keras, "saved_model": _saved_model, "tflite": _tflite, "onnx": _onnx}
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise UserError(f"threads={threads}: expected a whole number, at least 1")
+    kind, file = check_model(path), model_file(path)
+    threads = threads or min(_cores(), MAX_THREADS)
+    readers = {
+        "keras": lambda: _load_keras(path, file),
+        "saved_model": lambda: _saved_model(path),
+        "tflite": lambda: _tflite(path, threads),
+        "onnx": lambda: _onnx(path, threads),
+    }
     try:
-        return readers[kind](path)
+        return readers[kind]()
     except UserError:
         raise
     except Exception as error:  # a damaged file can raise anything inside the libraries
@@ -111,13 +130,42 @@ def load_model(path):
         raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
 
 
-def _load_keras(path):
+def from_preset(name_or_path, *, sha256=None):
+    """Load a trained network that comes along, or one from a `.keras` file or an address.
+
+    Args:
+        name_or_path: the name of a preset, as "scenes" (`keras-pspnet presets` lists all); the path
+            of a `.keras` file or of a run folder; or an https address, whose file is downloaded
+            once, into $XDG_CACHE_HOME/keras_pspnet, or ~/.cache/keras_pspnet.
+        sha256: SHA-256 of the file, 64 hexadecimal digits. An address needs it.
+
+    Returns:
+        The keras.Model, with float32 weights, not compiled unless a file says so.
+
+    Raises:
+        UserError: no such preset, file or answer; a file that is not here, with the address to
+            fetch it from; another SHA-256; not a `.keras` file of this package, or a damaged one.
+    """
+    file = locate(name_or_path, sha256)
+    check_model(file, "keras")
+    return load_model(file)
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not tell
+        return os.cpu_count() or 1
+
+
+def _load_keras(path, file):
     import keras
 
     import keras_pspnet.network  # noqa: F401  registers the classes that files name
     from keras_pspnet.network.main_head import check_ours
 
-    model = keras.saving.load_model(path)
+    model = keras.saving.load_model(file)
     check_ours(model, path)
     return model
 
@@ -144,10 +192,10 @@ def _saved_model(path) -> Predictor:
     )
 
 
-def _tflite(path) -> Predictor:
+def _tflite(path, threads) -> Predictor:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=2)
+    interpreter = Interpreter(str(path), num_threads=threads)
     _check_signature(path, interpreter.get_signature_list())
     runner = interpreter.get_signature_runner(SIGNATURE)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
@@ -160,13 +208,13 @@ def _tflite(path) -> Predictor:
     )
 
 
-def _onnx(path) -> Predictor:
+def _onnx(path, threads) -> Predictor:
     try:
         import onnxruntime
     except ImportError as error:
         raise UserError(f"{path}: onnxruntime is missing; run: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     dtypes = {"tensor(uint8)": np.uint8}
     outputs = {spec.name: spec.shape for spec in session.get_outputs()}

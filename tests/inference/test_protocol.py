@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import tracemalloc
 from types import SimpleNamespace as Namespace
 
@@ -16,7 +17,7 @@ from keras_pspnet.cli import main
 from keras_pspnet.inference import enlarge, windows
 from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import softmax
-from keras_pspnet.inference.load import as_predictor, load_model
+from keras_pspnet.inference.load import MAX_THREADS, as_predictor, load_model
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import Protocol, probabilities, segment
 from keras_pspnet.inference.windows import TILE_BYTES
@@ -334,3 +335,36 @@ def test_the_command_refuses_in_one_line(files, capsys, model, options, says):
     assert main([*command, *options]) == 2
     said = capsys.readouterr().err.splitlines()
     assert says in said[-1] and said[-1].startswith("keras-pspnet: ")
+
+
+def test_the_number_of_threads_does_not_change_a_bit(files):
+    images = np.stack([picture(49, 49, seed) for seed in range(3)])
+    file = files / "logits" / "pspnet_float32.tflite"
+    expected = load_model(file, threads=1)(images)
+    assert expected.std() > 0.01
+    for threads in (2, 3, 8, None):
+        np.testing.assert_array_equal(load_model(file, threads=threads)(images), expected)
+
+
+def test_all_cores_are_taken_unless_threads_says_otherwise(files, monkeypatch, refused):
+    from ai_edge_litert import interpreter
+
+    seen, real = [], interpreter.Interpreter
+
+    def watched(path, num_threads):
+        seen.append(num_threads)
+        return real(path, num_threads=num_threads)
+
+    monkeypatch.setattr(interpreter, "Interpreter", watched)
+    file = files / "logits" / "pspnet_float32.tflite"
+    for cores in (1, 3, 200):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)))
+        load_model(file)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    load_model(file)
+    load_model(file, threads=7)
+    assert seen == [1, 3, MAX_THREADS, 5, 7]
+    for threads in (0, -1, 1.5, True):
+        line = refused(load_model, file, threads=threads)
+        assert line == f"threads={threads}: expected a whole number, at least 1"
