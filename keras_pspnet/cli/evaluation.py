@@ -10,7 +10,7 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes, writable_folder, write_together
 from keras_pspnet.inference.load import as_predictor, check_model, load_model, read_labels
 from keras_pspnet.inference.predictor import Predictor, check_classes, check_number
-from keras_pspnet.inference.segment import Protocol, segment_with
+from keras_pspnet.inference.segment import Protocol, largest_whole, segment_with
 from keras_pspnet.labels import IGNORE, LabelSet, load_labels
 
 MEANS = {  # column of the printed table -> its mean
@@ -171,7 +171,8 @@ def describe(predictor: Predictor, protocol: Protocol) -> str:
     elif predictor.size:
         text = "whole pictures resized to {}x{}".format(*predictor.size)
     else:
-        text = "whole pictures at their own size"
+        megapixels = largest_whole(predictor) / 1e6
+        text = f"whole pictures at their own size, above {megapixels:.1f} megapixels in windows"
     if tuple(protocol.scales) != (1.0,):
         text += f", at scales {', '.join(f'{scale:g}' for scale in protocol.scales)}"
     return text + ", and mirrored" * protocol.flip
