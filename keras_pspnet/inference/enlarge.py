@@ -68,7 +68,7 @@ def best_classes(scores, rows: Places, columns: Places, confidence=False):
     Returns:
         (H, W) uint8, or int32 beyond 256 classes; and (H, W) floats or None.
     """
-    best, clear = _winners(scores)
+    best, clear = _winners(scores, rows.share.any() or columns.share.any())
     inside, corners = _one_winner(best, clear, rows, columns)
     size = len(rows.low), len(columns.low)
     classes = np.empty(size, best.dtype)
@@ -96,20 +96,22 @@ def _rows_at_once(old, new) -> int:
     return max(int(min(AT_ONCE // 16 // new[1], cells * max(new[0] / old[0], 1))), 1)
 
 
-def _winners(scores):
+def _winners(scores, mixed):
     """Return the best class (h, w), and where no class before it is nearly as good.
 
-    A class after it may be equal: of equals the first wins, also when they are mixed.
+    A class after it may be equal: of equals the first wins, also when they are mixed. If they are
+    not, the best class is the best everywhere.
     """
     best = np.empty(scores.shape[:2], np.uint8 if scores.shape[2] <= 256 else np.int32)
-    clear = np.empty(best.shape, bool)
+    clear = np.ones(best.shape, bool)
     at_once = max(AT_ONCE // scores[0].size, 1)
     for top in range(0, len(scores), at_once):
         strip = scores[top : top + at_once]
         winner = strip.argmax(-1)
-        value = np.take_along_axis(strip, winner[..., None], -1)
         best[top : top + at_once] = winner
-        clear[top : top + at_once] = (strip >= value * (1 - NEAR)).argmax(-1) == winner
+        if mixed:
+            value = np.take_along_axis(strip, winner[..., None], -1)
+            clear[top : top + at_once] = (strip >= value * (1 - NEAR)).argmax(-1) == winner
     return best, clear
 
 
@@ -178,8 +180,12 @@ def _compare(scores, rows, columns, y, x, beyond):
 
 
 def softmax(logits):
-    """Turn logits into probabilities along the last axis."""
-    powers = logits - logits.max(-1, keepdims=True)
+    """Turn logits into probabilities along the last axis, in the same array if it can be written.
+
+    A copy would be the largest array of all. Where that is not possible a new array is returned.
+    """
+    powers = np.require(logits, requirements="W")
+    powers -= powers.max(-1, keepdims=True)
     np.exp(powers, out=powers)
     powers /= powers.sum(-1, keepdims=True)
     return powers

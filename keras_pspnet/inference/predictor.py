@@ -14,7 +14,8 @@ class Predictor:
     """A model of any file format: maps uint8 pictures (B, H, W, 3) to class ids or scores.
 
     Args:
-        run: maps uint8 (B, H, W, 3) to float32 scores (B, H, W, C) or class ids (B, H, W).
+        run: maps uint8 (B, H, W, 3) to float32 scores (B, H, W, C) or class ids (B, H, W), a new
+            array, which may be changed.
         output: what `run` returns: "logits", "probabilities" or "classes".
         labels: the classes.
         size: (H, W) of the pictures that `run` takes; None for any size.

@@ -21,7 +21,7 @@ TILE_PIXELS = 2 * 713**2
 def probabilities_of(predictor, batch, flip=False) -> np.ndarray:
     """Return the probabilities of a batch; with `flip` averaged with those of its mirror image."""
     scores = predictor(batch)
-    scores = softmax(scores) if predictor.output == "logits" else scores.copy()
+    scores = softmax(scores) if predictor.output == "logits" else np.require(scores, None, "W")
     if flip:
         scores += probabilities_of(predictor, batch[:, :, ::-1])[:, :, ::-1]
         scores /= 2

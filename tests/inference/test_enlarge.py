@@ -68,8 +68,11 @@ def test_memory_grows_with_the_picture_and_not_with_its_classes(monkeypatch):
     assert peak < 6 * enlarge.AT_ONCE * 4 + 8 * new[0] * new[1] < new[0] * new[1] * classes * 4 / 10
 
 
-def test_softmax_leaves_its_argument_alone():
+@pytest.mark.parametrize("writeable", [True, False])
+def test_softmax_takes_the_place_of_its_argument_where_it_can(writeable):
     logits = np.log(np.array([[1.0, 2, 5], [4, 4, 8]]))
     kept = logits.copy()
-    np.testing.assert_allclose(softmax(logits), [[1 / 8, 2 / 8, 5 / 8], [1 / 4, 1 / 4, 1 / 2]])
-    assert np.array_equal(logits, kept)
+    logits.flags.writeable = writeable
+    result = softmax(logits)
+    np.testing.assert_allclose(result, [[1 / 8, 2 / 8, 5 / 8], [1 / 4, 1 / 4, 1 / 2]])
+    assert np.array_equal(logits, result if writeable else kept)
