@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet import export_model
+from keras_pspnet import build_pspnet, export_model
+from keras_pspnet.cli.evaluation import describe
 from keras_pspnet.images import IMAGENET_MEAN, resize_image, resize_nearest
 from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import resize_scores, softmax
+from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import Protocol, largest_whole, pad_to_stride, segment
 from keras_pspnet.labels import LabelSet
@@ -150,6 +152,21 @@ def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch
         np.testing.assert_allclose(confidence, softmax(image.astype(float)).max(-1), atol=1e-6)
         assert {shape[1:3] for shape in seen} == {crop or (49, 65)}
     assert segment(predictor, image, crop=(17, 17)).shape == (20, 300)
+
+
+def test_how_far_pictures_are_taken_whole_is_said():
+    predictor = Predictor(None, "logits", LabelSet.numbered(150))
+    assert largest_whole(predictor) == 2**31 // (600 + 9 * 150)
+    said = "whole pictures at their own size, above 1.1 megapixels in windows"
+    assert describe(predictor, Protocol()) == said
+
+
+def test_no_size_of_picture_is_compiled_by_xla():
+    model = build_pspnet(3, input_shape=(None, None, 3), backbone="resnet14_narrow", channels=8)
+    model.compile("sgd", loss=["mse"] * 2, jit_compile=True)
+    network = as_predictor(model).run.__self__
+    assert network.jit_compile is False and model.jit_compile is True
+    assert network.get_layer("main") is model.get_layer("main")
 
 
 def test_without_an_option_a_model_of_one_size_sees_the_whole_picture(monkeypatch, image):
