@@ -50,7 +50,7 @@ def main(arguments=None) -> int:
     setting = {"nargs": "+", "action": "extend", "default": [], "type": field_and_text}
     command.add_argument("--set", **setting, metavar="FIELD=VALUE", help="change the recipe")
     command.add_argument("--resume", action="store_true", help="continue the training in RUN")
-    trained = "a trained network to start from: a .keras file"
+    trained = "a trained network to start from: .keras, run folder or preset:NAME"
     command.add_argument("--start", metavar="MODEL", help=trained)
     command.set_defaults(call=commands.train)
 

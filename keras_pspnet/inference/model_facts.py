@@ -2,11 +2,11 @@
 
 import json
 import os
-from pathlib import Path
 
 from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.load import as_predictor, load_model, read_labels
 from keras_pspnet.inference.predictor import Predictor, check_number
+from keras_pspnet.inference.presets import recipe_file
 from keras_pspnet.inference.segment import Protocol, largest_whole
 from keras_pspnet.labels import LabelSet, as_labels
 
@@ -72,18 +72,19 @@ def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes) -> 
     """Return a line if a model that was trained on crops of pictures sees larger ones shrunk.
 
     Args:
-        model: its path; recipe.json stands in its run folder. Of a loaded model nothing is known.
+        model: its path or preset:NAME, see `recipe_file`. Of a loaded model nothing is known.
         predictor: the model.
         protocol: how it was fed.
         seen: the pictures' sizes.
     """
     if not _is_path(model):
         return []
-    recipe = _recipe(Path(model)) or _recipe(Path(model).parent)
     try:
+        recipe = json.loads(read_bytes(recipe_file(model)))
+        recipe = recipe.get("recipe", recipe)  # a preset's card holds it beside other things
         crop = tuple(int(side) for side in recipe["crop"])
         cropped = not recipe["resize_to_crop"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return []
     shrunk = predictor.size == crop and protocol.crop is None
     if not (cropped and shrunk and (seen.height > crop[0] or seen.width > crop[1])):
@@ -92,11 +93,3 @@ def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes) -> 
         "note: this model was trained on crops of {0}x{1} of pictures at their own size, and the "
         "pictures here are larger; --crop {0} {1} fits it better".format(*crop)
     ]
-
-
-def _recipe(folder: Path):
-    """Return the content of a run folder's recipe.json, or None."""
-    try:
-        return json.loads(read_bytes(folder / "recipe.json"))
-    except ValueError:  # a UserError too
-        return None

@@ -63,8 +63,8 @@ def fit(
         out: the run folder.
         data_dir: the dataset's folder. `recipe.json` keeps an absolute path as it is and a
             relative one relative to `out`.
-        start: a trained network to start from: the path of its .keras file or of its run folder, or
-            a keras.Model, see `with_classes`. The recipe's fields backbone, bins, pooling,
+        start: a trained network to start from: its .keras file, its run folder, preset:NAME or a
+            keras.Model, see `with_classes`. The recipe's fields backbone, bins, pooling,
             reduce_channels, channels, dropout and align_corners become those of this network, and
             backbone_weights None.
         resume: continue the run in `out`; start at step 0 if there is none.

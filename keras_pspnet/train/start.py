@@ -7,11 +7,11 @@ import hashlib
 import json
 import os
 import zipfile
-from pathlib import Path
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.load import check_model, load_model
+from keras_pspnet.inference.presets import model_file
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.train.recipe_fields import NETWORK_FIELDS, Recipe
 
@@ -58,7 +58,7 @@ def read_start(start) -> Start | None:
     """Return what is known of the network that a training starts from.
 
     Args:
-        start: None; the path of a .keras file or of a run folder; a keras.Model; or a Start.
+        start: None; a .keras file, a run folder or preset:NAME; a keras.Model; or a Start.
 
     Raises:
         UserError: it cannot be read, is no model of `build_pspnet`, or is one of a version that did
@@ -79,7 +79,7 @@ def read_start(start) -> Start | None:
 def _read_file(path) -> Start:
     path = os.fspath(path)
     check_model(path, "keras")
-    file = Path(path, "best.keras") if os.path.isdir(path) else Path(path)
+    file = model_file(path)
     digest = hashlib.sha256(read_bytes(file)).hexdigest()
     try:
         with zipfile.ZipFile(file) as archive:
