@@ -16,6 +16,7 @@ from keras_pspnet.network.model import HEADS
 from keras_pspnet.train import recipes
 from keras_pspnet.train.build import build_network
 from keras_pspnet.train.run import Run, fit
+from keras_pspnet.train.run_folder import path_in_recipe
 from keras_pspnet.train.start import Start, follow, read_start
 
 SMALL = recipes.recipe(
@@ -227,6 +228,13 @@ def test_a_file_and_its_model_are_known_alike(base, model):
     assert of_file.plan == of_model.plan and of_file.labels == of_model.labels
     assert of_model.sha256 == read_start(model).sha256 != of_file.sha256
     assert (of_file.path, of_model.path) == (str(base), None)
+
+
+def test_a_preset_is_a_start(tmp_path):
+    found = read_start("preset:scenes")
+    assert found.labels == SCENES and found.plan["backbone"] == "resnet14_narrow"
+    assert found.kept(SCENES).startswith("starting from preset:scenes: keeps 12 of 12 classes")
+    assert path_in_recipe(found.path, tmp_path) == "preset:scenes"
 
 
 def test_classes_that_are_kept_are_said():
