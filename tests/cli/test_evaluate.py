@@ -184,8 +184,7 @@ def test_predict_takes_a_sliding_window(model, data, tmp_path):
     picture, file = data / "images" / "val" / "0.png", model / "model.keras"
     command = ["predict", str(file), str(picture), "--out", str(tmp_path), "--crop", "49", "49"]
     assert cli.main(command) == 0
-    protocol = keras_pspnet.inference.segment.Protocol((49, 49))
-    expected = keras_pspnet.segment(keras_pspnet.load_model(file), picture, protocol)
+    expected = keras_pspnet.segment(keras_pspnet.load_model(file), picture, crop=(49, 49))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "0_classes.png")), expected)
 
 
