@@ -114,10 +114,11 @@ def photo(height, width):
 def segmented(file, megapixels):
     """Segment a picture of the network's own size, then a large one."""
     from keras_pspnet.inference.load import as_predictor, load_model
-    from keras_pspnet.inference.segment import WINDOW, segment
+    from keras_pspnet.inference.segment import Protocol, segment, within_memory
 
     predictor = as_predictor(load_model(file))
-    side = predictor.size[0] if predictor.size else WINDOW
+    size = predictor.size or within_memory(predictor, Protocol(), SIZES[megapixels]).crop
+    side = size[0]
     own, large = photo(side, side), photo(*SIZES[megapixels])
     segment(predictor, own)
     own_seconds, own_processor, _ = taken(lambda: segment(predictor, own))

@@ -183,19 +183,24 @@ def pictures():
         if case["classes"] == 150:
             rows.setdefault(case["model"], []).append(case)
     for model, cases in rows.items():
-        own = cases[0]["own_size"]
-        name = (
-            f"any size, windows of {own}x{own}" if model == "any size" else f"{model}, {own}x{own}"
-        )
-        cells = [f"{cases[0]['own_seconds']:.1f} s, {cases[0]['own_peak_gigabytes']:.1f} GiB"]
-        cells += [f"{case['seconds']:.1f} s, {case['peak_gigabytes']:.1f} GiB" for case in cases]
+        side = cases[0]["own_size"]
+        name = f"{'windows' if model == 'any size' else model}, {side}x{side}"
+        cells = [_cost(cases[0], "own_"), *(_cost(case) for case in cases)]
         lines.append("| " + " | ".join([name, *cells]) + " |")
-    drawn = result["overlay_and_write"]
+    drawn, whole = result["overlay_and_write"], result["resnet50_whole"]
     lines += [
         "",
-        f"Overlay, class ids and writing at 12 megapixels take {drawn['seconds']:.1f} s.",
+        f"- Overlay, class ids and writing at 12 megapixels: {drawn['processor_seconds']:.1f} s, "
+        f"{drawn['megabytes']:.0f} MB.",
+        f"- The largest picture that a PSPNet-50 of any size takes whole, {whole['side']}x"
+        f"{whole['side']} with 150 classes: {whole['bytes_of_a_pixel']} bytes a pixel.",
     ]
     return lines
+
+
+def _cost(case, which="") -> str:
+    seconds, held = (case[f"{which}{key}"] for key in ("processor_seconds", "peak_gigabytes"))
+    return f"{seconds:.1f} s, {held:.2f} GiB"
 
 
 BLOCKS = {

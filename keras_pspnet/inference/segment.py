@@ -20,8 +20,11 @@ WHOLE_BYTES = 2**31
 PIXEL_BYTES, SCORE_BYTES = 600, 9
 """What a PSPNet-50 needs for each pixel, and for each class of it."""
 
-WINDOW = 713
-"""Largest side of those windows: that of the authors' crops (semseg config/cityscapes/*.yaml)."""
+WINDOWS = 473, 713
+"""Sides of those windows, from and to: the authors' crops (semseg config/ade20k, cityscapes)."""
+
+HELD_BYTES = 400_000_000
+"""Memory that windows above the smallest side may hold beside the network."""
 
 TOTAL_BYTES = 2**30
 """Bytes above which the probabilities of several scales are added up in a temporary file."""
@@ -99,7 +102,7 @@ def segment(
     By default the picture is resized to the model's size and the probabilities are resized back,
     bilinearly. Of a file of class ids (the default of an export) the ids are resized, by nearest
     neighbour, so its outlines are coarser. A model of any size takes the picture as it is, padded
-    to n * stride + 1; above `largest_whole` pixels in windows of 713x713.
+    to n * stride + 1; above `largest_whole` pixels in windows of up to 713x713.
 
     Args:
         model: anything that `load_model` returns.
@@ -125,7 +128,7 @@ def segment_with(
     """Segment a picture as a `Protocol` says; else as `segment`."""
     protocol.check(predictor, confidence)
     image = as_picture(image)
-    protocol = _within_memory(predictor, protocol, image.shape[:2])
+    protocol = within_memory(predictor, protocol, image.shape[:2])
     if protocol.crop is None:
         found = _from_whole(predictor, image, protocol.flip, confidence)
     elif len(protocol.scales) == 1:
@@ -142,14 +145,22 @@ def largest_whole(predictor: Predictor) -> int:
     return WHOLE_BYTES // (PIXEL_BYTES + SCORE_BYTES * len(predictor.labels))
 
 
-def _within_memory(predictor, protocol, size) -> Protocol:
-    """Return the protocol with windows for a picture that is too large to be taken whole."""
+def within_memory(predictor: Predictor, protocol: Protocol, size) -> Protocol:
+    """Return the protocol, with windows for a picture (H, W) that is too large to be taken whole.
+
+    The windows are as large as the pixels that they share, and that are held, allow.
+    """
     if protocol.crop or predictor.size or predictor.output == "classes":
         return protocol
     sides = [side + -(side - 1) % predictor.stride for side in size]
     if math.prod(sides) <= largest_whole(predictor):
         return protocol
-    window = min(WINDOW, math.isqrt(largest_whole(predictor)))
+    # A line of windows shares a third of its pixels with the next, the last often half: 0.45 *
+    # window * (shorter side + window) pixels are held. This is solved for the window.
+    held = HELD_BYTES / (0.45 * 4 * len(predictor.labels))
+    window = int((math.sqrt(min(size) ** 2 + 4 * held) - min(size)) / 2)
+    least, most = WINDOWS
+    window = min(max(window, least), most, math.isqrt(largest_whole(predictor)))
     window -= (window - 1) % predictor.stride
     crop = tuple(min(side, max(window, 1)) for side in sides)
     return dataclasses.replace(protocol, crop=crop)

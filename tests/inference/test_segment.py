@@ -13,7 +13,13 @@ from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.predictor import Predictor
-from keras_pspnet.inference.segment import Protocol, largest_whole, pad_to_stride, segment
+from keras_pspnet.inference.segment import (
+    Protocol,
+    largest_whole,
+    pad_to_stride,
+    segment,
+    within_memory,
+)
 from keras_pspnet.labels import LabelSet
 
 
@@ -135,7 +141,7 @@ def test_class_ids_have_no_confidence(refused, image):
 
 def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch):
     monkeypatch.setattr(segment_module, "WHOLE_BYTES", 50 * 70 * (600 + 9 * 3))
-    monkeypatch.setattr(segment_module, "WINDOW", 41)
+    monkeypatch.setattr(segment_module, "WINDOWS", (21, 41))
     rng, seen = np.random.default_rng(3), []
 
     def run(images):
@@ -152,6 +158,22 @@ def test_a_model_of_any_size_looks_at_large_pictures_through_windows(monkeypatch
         np.testing.assert_allclose(confidence, softmax(image.astype(float)).max(-1), atol=1e-6)
         assert {shape[1:3] for shape in seen} == {crop or (49, 65)}
     assert segment(predictor, image, crop=(17, 17)).shape == (20, 300)
+
+
+@pytest.mark.parametrize(
+    "classes, size, window",
+    [
+        (19, (3000, 4000), 713),
+        (150, (3000, 4000), 473),
+        (150, (2000, 4000), 569),  # 0.45 * 569 * (2000 + 569) * 150 * 4 bytes are 395 million
+        (150, (6000, 8000), 473),
+        (150, (400, 4000), 713),
+    ],
+)
+def test_windows_are_as_large_as_what_they_share_allows(classes, size, window):
+    ours = Predictor(None, "logits", LabelSet.numbered(classes))
+    crop = within_memory(ours, Protocol(), size).crop
+    assert crop == (min(window, size[0] + 1), window)
 
 
 def test_how_far_pictures_are_taken_whole_is_said():
