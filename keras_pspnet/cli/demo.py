@@ -27,6 +27,9 @@ from keras_pspnet.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
+RECIPE = {"epochs": 7, "coarse_epochs": 4, "jaccard": 0.5}
+"""Changes of the recipe `scenes` that take about half of its time."""
+
 ROWS = 6
 """Number of pictures in overview.png."""
 
@@ -45,7 +48,7 @@ def run(out) -> dict:
         UserError: the folder cannot be used.
     """
     out, start = Path(out), time.monotonic()
-    recipe = recipes.recipe("scenes")
+    recipe = recipes.recipe("scenes", **RECIPE)
     print(f"1/4 training a small PSPNet with its auxiliary loss on {recipe.dataset}", flush=True)
     fit(recipe, out, resume=True)
 

@@ -22,7 +22,8 @@ def model(tmp_path_factory):
     )
     set_labels(model, SCENES)
     model.save(folder / "model.keras")
-    assert cli.main(["export", str(folder / "model.keras"), "--out", str(folder)]) == 0
+    command = ["export", str(folder / "model.keras"), "--out", str(folder)]
+    assert cli.main([*command, "--formats", "saved_model,float32"]) == 0
     return folder
 
 

@@ -21,8 +21,8 @@ def of_one_class(sizes, bad=()):
 
 
 def red(sheet):
-    """The share of a sheet that is class 1 over grey."""
-    return (sheet == (170, 30, 30)).all(-1).mean()
+    """The share of a sheet that is class 1 over grey; overlays are rounded by up to 1."""
+    return (np.abs(sheet.astype(int) - (170, 30, 30)) <= 1).all(-1).mean()
 
 
 @pytest.mark.parametrize("count, rows", [(1, 1), (2, 1), (3, 2), (8, 4), (30, 4)])

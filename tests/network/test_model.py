@@ -255,7 +255,7 @@ def test_the_auxiliary_head_sees_the_stage_before_the_last():
     assert model.get_layer("aux_0").filters == 4
 
 
-@pytest.mark.parametrize("backbone", ["resnet14_narrow", "efficientnet_lite0", "mobilenet_v2"])
+@pytest.mark.parametrize("backbone", ["resnet14_narrow", "efficientnet_lite0"])
 def test_saving_and_loading_in_safe_mode_and_cloning(tmp_path, backbone):
     model = build(backbone=backbone, input_shape=(65, 49, 3), output_stride=16)
     set_labels(model, SCENES)
