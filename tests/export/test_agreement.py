@@ -156,7 +156,7 @@ def test_a_mask_that_does_not_fit_is_found_before_anything_is_converted(refused,
     image, good = np.zeros((8, 9, 3), np.uint8), np.full((8, 9), 255, np.uint8)
     image[0] = 255
     pairs = [(image, good), (image, mask)]
-    message = refused(agreement.ComparisonPictures.read, pairs, tiny(), LABELS, "pictures", print)
+    message = refused(agreement.ComparisonPictures.read, pairs, tiny(), LABELS, "pictures")
     assert says in message
 
 
