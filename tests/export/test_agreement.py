@@ -160,6 +160,15 @@ def test_a_mask_that_does_not_fit_is_found_before_anything_is_converted(refused,
     assert says in message
 
 
+def test_a_warning_of_pictures_that_show_nothing_stands_in_the_card():
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    given = [noise, np.zeros_like(noise)]
+    pictures = agreement.ComparisonPictures.read(given, tiny(), LABELS, "pictures")
+    expected = "1 of 2 calibration pictures show nothing: picture 1 is one colour (0 0 0)"
+    assert pictures.warnings()[0] == expected
+    assert expected in pictures.compare(predictor(2))["warnings"]
+
+
 def test_what_is_refused_is_what_was_promised():
     least = {"saved_model": 0.999, "float32": 0.999, "float16": 0.99, "dynamic": 0.5}
     assert {**least, "int8": 0.5, "int16": 0.5, "onnx": 0.999} == MIN_AGREEMENT
