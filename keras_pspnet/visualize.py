@@ -142,7 +142,7 @@ def overlay_with_legend(image, mask, labels: LabelSet) -> np.ndarray:
     return np.concatenate([shown, legend(mask, labels, shown.shape[0])], axis=1)
 
 
-def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None, tile=185):
+def rows(table, titles, *, heading="", notes=(), labels=None, tile=185, void="void"):
     """Draw a sheet of pictures: each list of the table is a row, with a title above each column.
 
     Args:
@@ -150,19 +150,20 @@ def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None,
         titles: titles of the columns.
         heading: a line at the top.
         notes: lines at the foot.
-        labels: adds a legend of all classes and void below the pictures.
+        labels: a LabelSet: adds a legend of all classes and void below the pictures.
         tile: height in pixels to which higher pictures are reduced; lower ones are enlarged a
             whole number of times, to about this height.
+        void: what the legend calls void.
 
     Returns:
         (H, W, 3) uint8.
     """
     # matplotlib warns of each character that its fonts lack; such a character is drawn as a box.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return _sheet(table, titles, heading, notes, labels, tile)
+        return _sheet(table, titles, heading, notes, labels, tile, void)
 
 
-def _sheet(table, titles, heading, notes, labels, tile) -> np.ndarray:
+def _sheet(table, titles, heading, notes, labels, tile, void) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -194,7 +195,7 @@ def _sheet(table, titles, heading, notes, labels, tile) -> np.ndarray:
         write(note, GAP, height)
         height += LINE
     if labels:
-        classes = [*zip(labels.names, labels.colors), ("void", (0, 0, 0))]
+        classes = [*zip(labels.names, labels.colors), (void, (0, 0, 0))]
         cell = max(length(name) for name, _ in classes) + 40
         width = max(width, cell + GAP)
         in_line = (width - GAP) // cell

@@ -73,9 +73,11 @@ def import_folder(options) -> None:
     layout = read_layout(source, options.uncovered)
     for note in (f"{source}: {layout.what}", *layout.notes):
         print(note)
-    write_plain(layout, out, lambda work: track(work, "importing", len(work)))
+    warnings = write_plain(layout, out, lambda work: track(work, "importing", len(work)))
     counts = (f"{len(layout.splits[split])} {split}" for split in in_order(layout.splits))
     print(f"{out}: {', '.join(counts)}, {len(layout.labels)} classes; names in labels.json")
+    for line in warnings:
+        print(line)
 
 
 def evaluate(options) -> None:

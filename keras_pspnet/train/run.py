@@ -101,7 +101,7 @@ def fit(
     if not pixels.any():
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
-    notes = [*train.notes, *val.notes, *about(recipe, surveys, crops)]
+    notes = [*train.notes, *val.notes, *about(recipe, (train, val), surveys, crops)]
     notes += [moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
