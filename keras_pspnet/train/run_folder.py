@@ -15,6 +15,9 @@ from keras_pspnet.train.state import read_state
 def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
+    A new one may use a folder that holds its own recipe.json alone: that run ended before its first
+    checkpoint.
+
     Raises:
         UserError: the folder holds a run and `resume` is False, a run of another recipe or start,
             or a best.keras that the training would replace and that is not of its run.
@@ -25,7 +28,7 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
     out = Path(out)
     file, best = out / "recipe.json", out / "best.keras"
     begun = (out / "last.keras").exists()
-    if not resume and (file.exists() or begun):
+    if not resume and (begun or (file.exists() and not _is_alone(file))):
         raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
     if file.exists():
         before = _read_recipe(file)
@@ -38,6 +41,12 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
             f"{best}: a training here would replace it, and no last.keras says that it is of the "
             "same run; move it, or choose another --out"
         )
+
+
+def _is_alone(file: Path) -> bool:
+    """Return whether a folder holds nothing but a file, and what a kill left half-written."""
+    others = (other for other in file.parent.iterdir() if other != file)
+    return all(other.name.startswith(".") and ".partial" in other.name for other in others)
 
 
 def _ends_first_epoch(best: Path) -> bool:

@@ -201,13 +201,13 @@ def test_a_model_of_crops_that_sees_its_own_pictures_shrunk_gets_a_note(
     network, seen = Predictor(None, "logits", SCENES, (49, 49)), Sizes()
     seen.height, seen.width = 49, 60
 
-    def notes(name="folder", path=data, protocol=Protocol(), **changes):
+    def notes(name="folder", path=data, crop=None, **changes):
         (run / "recipe.json").write_text(json.dumps({**recipe, **changes}))
-        return crop_notes(run / "best.keras", network, protocol, seen, (name, path))
+        return crop_notes(run / "best.keras", network, Protocol(crop), seen, (name, path))
 
     assert note in notes()[0]
     assert note in notes("camvid", "anywhere", dataset="camvid", data_dir="elsewhere")[0]
-    assert not notes(protocol=Protocol((49, 49)))
+    assert not notes(crop=(49, 49))
     assert not notes(resize_to_crop=True)
     assert not notes("camvid")
     assert not notes(data_dir="../other") and not notes(data_dir=None)  # another folder

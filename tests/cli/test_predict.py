@@ -240,15 +240,14 @@ def test_a_path_that_is_not_there_stops_no_other(model, picture, tmp_path, capsy
     assert not (tmp_path / "new").exists()
 
 
-def test_earlier_outputs_in_the_same_folder_are_passed_over(model, data, capsys):
+def test_earlier_outputs_in_the_same_folder_are_passed_over(model, network, data, capsys):
     folder = data / "images" / "val"
     Image.new("L", (9, 9)).save(folder / "other_classes.png")  # of no picture here
     expected = {f"{n}{end}" for n in ("0", "1", "other_classes") for end in prediction.ENDS}
     expected -= {f"{name}_overlay.jpg" for name in ("0", "1", "other_classes")}
     expected |= {"0.png", "1.png", "other_classes.png"}
     for _ in range(2):
-        options = ["--labels", "scenes", "--crop", "49", "49", "--confidence"]
-        assert predict(model / "model.keras", [folder], folder, *options) == 0
+        assert predict(model / "model.keras", [folder], folder, "--confidence") == 0
         assert written(folder) == expected
     lines = [line for line in capsys.readouterr().out.splitlines() if "3 pictures, as" in line]
     assert "passed over" not in lines[0]
