@@ -99,8 +99,8 @@ def run(options) -> None:
     if dark:
         others = f" and {len(dark) - 1} more" * (len(dark) > 1)
         print(
-            f"note: {dark[0]}{others}: values up to 4095 of 65535 are almost black; of a camera of "
-            "12 bits, multiply them by 16"
+            f"note: {dark[0]}{others}: 16 bits a channel and no value above 4095, which is almost "
+            "black; if they are of a camera of 12 bits, multiply them by 16"
         )
     if written:
         print("\n".join(_summary(options, written, predictor.labels, own)), flush=True)

@@ -28,7 +28,7 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
     out = Path(out)
     file, best = out / "recipe.json", out / "best.keras"
     begun = (out / "last.keras").exists()
-    if not resume and (begun or (file.exists() and not _is_alone(file))):
+    if not resume and (begun or (file.exists() and not _never_began(file, recipe))):
         raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
     if file.exists():
         before = _read_recipe(file)
@@ -43,10 +43,14 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
         )
 
 
-def _is_alone(file: Path) -> bool:
-    """Return whether a folder holds nothing but a file, and what a kill left half-written."""
+def _never_began(file: Path, recipe: Recipe) -> bool:
+    """Return whether a run folder holds nothing but its recipe, and what a kill left half-written.
+
+    The recipe must be one of this version; `check_same_recipe` compares the values.
+    """
     others = (other for other in file.parent.iterdir() if other != file)
-    return all(other.name.startswith(".") and ".partial" in other.name for other in others)
+    alone = all(other.name.startswith(".") and ".partial" in other.name for other in others)
+    return alone and set(recipe.to_config()) <= set(_read_recipe(file))
 
 
 def _ends_first_epoch(best: Path) -> bool:

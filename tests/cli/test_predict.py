@@ -278,7 +278,7 @@ def test_files_of_12_bits_get_a_note(model, data, tmp_path, capsys):
         Image.fromarray(array.repeat(9, 0)).save(folder / f"{name}.png")
     assert predict(model / "pspnet_float32.tflite", [folder], tmp_path, "--no-overlay") == 0
     said = capsys.readouterr().out
-    assert said.count("note: ") == 1 and f"note: {folder / '2.png'} and 1 more: values up" in said
+    assert said.count("note: ") == 1 and f"note: {folder / '2.png'} and 1 more: 16 bits a" in said
 
 
 def test_what_cannot_be_written_stops_the_command(model, data, tmp_path, capsys):

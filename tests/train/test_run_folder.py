@@ -223,6 +223,9 @@ def test_a_folder_with_nothing_but_the_same_recipe_is_taken(data, tmp_path, refu
     assert "its run has epochs=3, not 9" in message
     (file.parent / "history.csv").touch()
     assert "holds a run already" in refused(check_run, RECIPE, file.parent, False)
+    (file.parent / "history.csv").unlink()
+    file.write_text('{"flour": 500}')
+    assert "holds a run already" in refused(check_run, RECIPE, file.parent, False)
 
 
 def test_any_error_before_the_first_checkpoint_leaves_nothing(data, tmp_path, monkeypatch):
