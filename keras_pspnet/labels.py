@@ -92,6 +92,11 @@ class LabelSet:
             raise UserError(
                 f"labels: ignore {self.ignore} is also a class id (0..{len(names) - 1})"
             )
+        if self.ids is not None and not isinstance(self.ids, dict):
+            raise UserError(
+                f"labels: ids is a {type(self.ids).__name__}; expected a table of mask value to "
+                'class id, as {"7": 0, "200": 1}'
+            )
         if self.ids is not None:
             ids = {int(raw): int(label) for raw, label in self.ids.items()}
             object.__setattr__(self, "ids", ids)

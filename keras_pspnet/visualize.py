@@ -49,13 +49,21 @@ def overlay(image, classes, labels, opacity=0.55) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        UserError: the picture cannot be read, has another size than its classes, or there are more
-            classes than labels.
+        UserError: the picture cannot be read, has another size than its classes, these are no
+            whole numbers of at least 0, or there are more classes than labels.
     """
     image, mask, labels = as_picture(image), np.asarray(classes), as_labels(labels)
     if mask.shape != image.shape[:2]:
         raise UserError(f"classes of shape {mask.shape}; expected the picture's {image.shape[:2]}")
-    largest = mask.max(initial=0, where=mask != default_void_label(len(labels)))
+    if mask.dtype.kind not in "iu":
+        raise UserError(
+            f"classes of dtype {mask.dtype}; expected whole numbers, the class of each pixel, as "
+            "`segment` returns them"
+        )
+    void = default_void_label(len(labels))
+    if mask.min() < 0:
+        raise UserError(f"class id {mask.min()}; expected at least 0, and {void} for void pixels")
+    largest = mask.max(initial=0, where=mask != void)
     if largest >= len(labels):
         raise UserError(
             f"class id {largest}, but {len(labels)} labels; expected one for each class"

@@ -106,10 +106,10 @@ def export(options) -> dict:
     writable_folder(options.out)
     named = options.formats
     if named is not None:
-        named = [name.strip() for name in named.split(",")]
+        named = named.replace(",", " ").split()
     request = {"output": options.output, "size": options.size}
     request["min_agreement"] = options.min_agreement
-    check_request(named or COMMAND_FORMATS, **request)
+    check_request(COMMAND_FORMATS if named is None else named, **request)
     choice = calibration.choose(options.model, options.calibration, named)
     quiet.quiet_tensorflow()
     from keras_pspnet.export.card import without_folders
