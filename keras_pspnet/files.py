@@ -3,10 +3,12 @@
 import collections
 import contextlib
 import errno
+import functools
 import itertools
 import json
 import os
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +37,27 @@ def read_bytes(path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def composed(name: str) -> str:
+    """Return a name in Unicode's composed form, NFC: macOS decomposes the names in its archives."""
+    return unicodedata.normalize("NFC", name)
+
+
+def existing(path: Path) -> Path | None:
+    """Return a path that is there, also where Unicode's form of its last name is another."""
+    with contextlib.suppress(OSError, ValueError):  # too long, or with a zero byte
+        if path.exists():
+            return path
+        if not path.name.isascii():
+            changed = path.parent.stat().st_mtime_ns
+            return _by_composed_name(path.parent, changed).get(composed(path.name))
+    return None
+
+
+@functools.lru_cache(maxsize=64)
+def _by_composed_name(folder: Path, changed: int) -> dict[str, Path]:
+    return {composed(path.name): path for path in folder.iterdir()}
 
 
 def unique_stems(paths) -> list[str]:

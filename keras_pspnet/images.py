@@ -59,14 +59,22 @@ def read_image(path, name=None) -> np.ndarray:
         name: what messages call it; the path by default.
 
     Raises:
-        UserError: no such file, not a picture, truncated, 32-bit grey, or too large for the memory.
+        UserError: no such file, not a picture, truncated, 32-bit grey, 16 bits a channel whose
+            values are those of 8, or too large for the memory.
     """
-    with _opened(path, name or path, "picture") as image:
-        _check_depth(image, name or path)
+    name = name or path
+    with _opened(path, name, "picture") as image:
+        _check_depth(image, name)
+        deep = is_deep(image)
         image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
-            image = Image.fromarray(_to_bytes(np.asarray(image)))
-        return np.asarray(image.convert("RGB"))
+            values = np.asarray(image)
+            _check_16_bits(values, name)
+            image = Image.fromarray(_to_bytes(values))
+        array = np.asarray(image.convert("RGB"))
+    if deep and not array.any():
+        _check_16_bits(_low_bytes(path, name), name)
+    return array
 
 
 def check_picture(path, name=None) -> None:
@@ -90,6 +98,27 @@ def _check_depth(image, name) -> None:
             f"{name}: 32-bit grey ({kind}); expected 8 or 16 bits a channel: scale the values to "
             "0..255 and save them as PNG"
         )
+
+
+def is_deep(image) -> bool:
+    """Return whether a picture that is not decoded yet has 16 bits a channel."""
+    return image.mode.startswith("I") or (bool(image.tile) and ";16" in str(image.tile[0].args))
+
+
+def _low_bytes(path, name) -> np.ndarray:
+    """Return the low bytes of a PNG of 16-bit colours, of which Pillow reads the high ones."""
+    with _opened(path, name, "picture") as image:
+        tile = image.tile[0]
+        if tile.args in ("RGB;16B", "RGBA;16B"):
+            image.tile = [tile._replace(args=tile.args.replace("16B", "16L"))]
+        return np.asarray(image)[..., :3]
+
+
+def _check_16_bits(values, name) -> None:
+    """Refuse 16-bit values that reach 255 at most: they are of 8 bits, and would be black."""
+    if 0 < values.max() <= 255:
+        given = f"values in {values.min()}..{values.max()} as 16 bits a channel"
+        raise UserError(f"{name}: {given}; expected 0..65535: make it 8 bits")
 
 
 def _to_bytes(array) -> np.ndarray:

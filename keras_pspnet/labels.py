@@ -33,6 +33,21 @@ def voc_palette(count: int) -> tuple[tuple[int, int, int], ...]:
     return tuple(tuple(value(n, c) for c in range(3)) for n in range(1, count + 1))
 
 
+def _color(color) -> tuple[int, int, int]:
+    """Return a colour as (r, g, b).
+
+    Raises:
+        UserError: it is not three numbers in 0..255.
+    """
+    try:
+        red, green, blue = () if isinstance(color, str) else map(int, color)
+        if min(red, green, blue) >= 0 and max(red, green, blue) <= 255:
+            return red, green, blue
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise UserError(f"labels: the color {color!r:.40}; expected [r, g, b] with values in 0..255")
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelSet:
     """Hold the names and RGB colours of the classes 0..n-1 and the meaning of mask values.
@@ -56,7 +71,7 @@ class LabelSet:
 
     def __post_init__(self):
         names = () if isinstance(self.names, str) else tuple(str(name) for name in self.names)
-        colors = tuple(tuple(int(v) for v in c) for c in self.colors) or voc_palette(len(names))
+        colors = tuple(map(_color, self.colors)) or voc_palette(len(names))
         object.__setattr__(self, "names", names)
         object.__setattr__(self, "colors", colors)
         if not names:
@@ -71,13 +86,16 @@ class LabelSet:
             raise UserError(
                 f"labels: {len(colors)} colors for {len(names)} names; expected the same number"
             )
-        if any(len(c) != 3 or min(c) < 0 or max(c) > 255 for c in colors):
-            raise UserError("labels: a color is not [r, g, b] with values in 0..255")
         if not 0 <= self.ignore <= default_void_label(len(names)):
             raise UserError(f"labels: ignore {self.ignore} is not a possible mask value")
         if self.ids is None and self.ignore < len(names):
             raise UserError(
                 f"labels: ignore {self.ignore} is also a class id (0..{len(names) - 1})"
+            )
+        if self.ids is not None and not isinstance(self.ids, dict):
+            raise UserError(
+                f"labels: ids is a {type(self.ids).__name__}; expected a table of mask value to "
+                'class id, as {"7": 0, "200": 1}'
             )
         if self.ids is not None:
             ids = {int(raw): int(label) for raw, label in self.ids.items()}

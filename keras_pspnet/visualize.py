@@ -49,13 +49,21 @@ def overlay(image, classes, labels, opacity=0.55) -> np.ndarray:
         (H, W, 3) uint8.
 
     Raises:
-        UserError: the picture cannot be read, has another size than its classes, or there are more
-            classes than labels.
+        UserError: the picture cannot be read, has another size than its classes, these are no
+            whole numbers of at least 0, or there are more classes than labels.
     """
     image, mask, labels = as_picture(image), np.asarray(classes), as_labels(labels)
     if mask.shape != image.shape[:2]:
         raise UserError(f"classes of shape {mask.shape}; expected the picture's {image.shape[:2]}")
-    largest = mask.max(initial=0, where=mask != default_void_label(len(labels)))
+    if mask.dtype.kind not in "iu":
+        raise UserError(
+            f"classes of dtype {mask.dtype}; expected whole numbers, the class of each pixel, as "
+            "`segment` returns them"
+        )
+    void = default_void_label(len(labels))
+    if mask.min() < 0:
+        raise UserError(f"class id {mask.min()}; expected at least 0, and {void} for void pixels")
+    largest = mask.max(initial=0, where=mask != void)
     if largest >= len(labels):
         raise UserError(
             f"class id {largest}, but {len(labels)} labels; expected one for each class"
@@ -142,7 +150,7 @@ def overlay_with_legend(image, mask, labels: LabelSet) -> np.ndarray:
     return np.concatenate([shown, legend(mask, labels, shown.shape[0])], axis=1)
 
 
-def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None, tile=185):
+def rows(table, titles, *, heading="", notes=(), labels=None, tile=185, void="void"):
     """Draw a sheet of pictures: each list of the table is a row, with a title above each column.
 
     Args:
@@ -150,19 +158,20 @@ def rows(table, titles, *, heading="", notes=(), labels: LabelSet | None = None,
         titles: titles of the columns.
         heading: a line at the top.
         notes: lines at the foot.
-        labels: adds a legend of all classes and void below the pictures.
+        labels: a LabelSet: adds a legend of all classes and void below the pictures.
         tile: height in pixels to which higher pictures are reduced; lower ones are enlarged a
             whole number of times, to about this height.
+        void: what the legend calls void.
 
     Returns:
         (H, W, 3) uint8.
     """
     # matplotlib warns of each character that its fonts lack; such a character is drawn as a box.
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        return _sheet(table, titles, heading, notes, labels, tile)
+        return _sheet(table, titles, heading, notes, labels, tile, void)
 
 
-def _sheet(table, titles, heading, notes, labels, tile) -> np.ndarray:
+def _sheet(table, titles, heading, notes, labels, tile, void) -> np.ndarray:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
@@ -194,7 +203,7 @@ def _sheet(table, titles, heading, notes, labels, tile) -> np.ndarray:
         write(note, GAP, height)
         height += LINE
     if labels:
-        classes = [*zip(labels.names, labels.colors), ("void", (0, 0, 0))]
+        classes = [*zip(labels.names, labels.colors), (void, (0, 0, 0))]
         cell = max(length(name) for name, _ in classes) + 40
         width = max(width, cell + GAP)
         in_line = (width - GAP) // cell

@@ -1,8 +1,10 @@
 """Pictures of any number of pixels, of every depth, and arrays of every range."""
 
 import io
+import struct
 import threading
 import warnings
+import zlib
 
 import numpy as np
 import pytest
@@ -82,6 +84,32 @@ def test_16_bit_files_and_arrays_are_divided_by_257(form):
     check_picture(stream, "a")
     assert np.array_equal(read_image(stream, "a")[..., 1], expected)
     assert np.array_equal(as_picture(GREY[..., None].repeat(3, 2))[..., 1], expected)
+
+
+def png_of_16_bits(array):
+    """A PNG of 16 bits a channel, which Pillow does not write: array (H, W, C) of 3 or 4."""
+    height, width, channels = array.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in array)
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    stream = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+        stream += struct.pack(">I", len(data)) + kind + data
+        stream += struct.pack(">I", zlib.crc32(kind + data))
+    return io.BytesIO(stream)
+
+
+def test_8_bits_in_a_file_of_16_get_one_line(refused):
+    grey = np.uint16([[28, 90, 238]])
+    message = refused(read_image, file_of(grey), "a.png")
+    assert message.startswith("a.png: values in 28..238 as 16 bits a channel; expected 0..65535")
+    for channels in (3, 4):
+        color = np.uint16([[[28, 90, 238, 65535][:channels]]])
+        assert refused(read_image, png_of_16_bits(color), "a.png") == message
+        color[..., :3] = 0
+        assert not read_image(png_of_16_bits(color)).any()  # black is black
+        color[..., :3] = [256, 512, 65535]
+        assert read_image(png_of_16_bits(color)).tolist() == [[[1, 2, 255]]]
+    assert not read_image(file_of(0 * grey)).any()
 
 
 @pytest.mark.parametrize(

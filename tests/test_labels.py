@@ -71,7 +71,7 @@ def test_ids_become_numbers():
         ({"names": ["a"], "ids": {"256": 0}}, "256"),
         ({"names": ["a"], "ids": {"3": 1}}, "3 to 1"),
         ({"names": ["a"], "ids": {"x": 0}}, "'x'"),
-        ({"names": ["a"], "ids": [0]}, "list"),
+        ({"names": ["a"], "ids": [0]}, "ids is a list; expected a table of mask value to class id"),
         ({"names": ["a"], "colour": []}, "'colour' is not known; expected names, colors, ignore"),
     ],
 )

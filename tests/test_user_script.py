@@ -1,5 +1,6 @@
 """The scripts that a user writes, as the README and docs/script.md show them."""
 
+import json
 import re
 import warnings
 from pathlib import Path
@@ -7,11 +8,15 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import keras_pspnet
 from keras_pspnet import scenes
+from keras_pspnet.labels import SCENES
 
-PAGE = (Path(__file__).parent.parent / "docs" / "script.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE = (DOCS / "script.md").read_text(encoding="utf-8")
+TUNING = (DOCS / "fine-tuning.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -104,3 +109,25 @@ def test_in_fit_single_pictures_do_not_reach_the_norm_of_the_whole_map():
     after = [layer.moving_variance.numpy() for layer in (one_region, *others)]
     np.testing.assert_array_equal(after[0], before[0])
     assert all((new != old).all() for new, old in zip(after[1:], before[1:]))
+
+
+def test_a_preset_becomes_a_network_for_two_classes(tmp_path, monkeypatch, no_warnings):
+    section = TUNING.partition("## All of it in one script\n")[2].partition("\n## ")[0]
+    (code,) = re.findall(r"^```python\n(.*?)^```", section, flags=re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    car = SCENES.names.index("car")
+    for index in range(3):  # one of them becomes val
+        image, mask = scenes.scene(index, split="train", size=(97, 97))
+        for kind, array in (("images", image), ("masks", (mask == car).astype(np.uint8))):
+            folder = tmp_path / "cars" / kind / "train"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / f"{index}.png")
+    names = {"names": ["background", "car"]}
+    (tmp_path / "cars" / "labels.json").write_text(json.dumps(names))
+    made = {}
+    exec(compile(code, "docs/fine-tuning.md", "exec"), made)
+    _, truth = scenes.scene(0, split="val", size=(240, 320))
+    assert (made["classes"] == truth)[truth != 255].mean() > 0.8
+    assert made["shown"].shape == (240, 320, 3)
+    file = keras_pspnet.load_model(made["files"]["float32"])
+    assert file.labels.names == ("background", "car") and file.size == (97, 97)

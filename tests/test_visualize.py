@@ -54,6 +54,19 @@ def test_an_overlay_of_many_rows_is_that_of_floats():
     assert np.abs(visualize.overlay(image, mask, LABELS).astype(float) - mixed).max() < 2
 
 
+@pytest.mark.parametrize(
+    "classes, says",
+    [
+        (np.zeros((2, 2), np.float32), "classes of dtype float32; expected whole numbers"),
+        (np.zeros((2, 2), bool), "classes of dtype bool; expected whole numbers"),
+        (np.array([[0, -1], [0, 0]]), "class id -1; expected at least 0, and 255 for void"),
+        (np.array([[0, 3], [0, 0]]), "class id 3, but 3 labels"),
+    ],
+)
+def test_what_are_no_classes_gets_one_line(refused, classes, says):
+    assert says in refused(visualize.overlay, np.zeros((2, 2, 3), np.uint8), classes, LABELS)
+
+
 def test_void_shows_the_picture_darkened():
     result = visualize.overlay(
         np.full((2, 2, 3), 200, np.uint8), np.full((2, 2), 255), LABELS, opacity=0.5

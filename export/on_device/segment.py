@@ -96,8 +96,10 @@ def read_image(path):
             check(image, path)
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
-                grey = np.rint(np.asarray(image) / np.float32(257)).astype(np.uint8)
-                image = Image.fromarray(grey)
+                grey = np.asarray(image)
+                if 0 < grey.max() <= 255:
+                    raise UserError(f"{path}: values up to {grey.max()} as 16 bits; make it 8 bits")
+                image = Image.fromarray(np.rint(grey / np.float32(257)).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, struct.error) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())

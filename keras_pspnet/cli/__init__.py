@@ -13,7 +13,7 @@ from collections.abc import Callable
 from keras_pspnet import __version__
 from keras_pspnet.cli import commands
 from keras_pspnet.errors import UserError
-from keras_pspnet.export.formats import COMMAND_FORMATS
+from keras_pspnet.export.formats import COMMAND_FORMATS, FORMATS
 from keras_pspnet.machine import fast_cpu
 
 
@@ -30,6 +30,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message):
+        if set(message.split()) & set(FORMATS):  # of --formats int8 float16
+            message += "; --formats takes its names with commas, as int8,float16"
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 

@@ -73,9 +73,11 @@ def import_folder(options) -> None:
     layout = read_layout(source, options.uncovered)
     for note in (f"{source}: {layout.what}", *layout.notes):
         print(note)
-    write_plain(layout, out, lambda work: track(work, "importing", len(work)))
+    warnings = write_plain(layout, out, lambda work: track(work, "importing", len(work)))
     counts = (f"{len(layout.splits[split])} {split}" for split in in_order(layout.splits))
     print(f"{out}: {', '.join(counts)}, {len(layout.labels)} classes; names in labels.json")
+    for line in warnings:
+        print(line)
 
 
 def evaluate(options) -> None:
@@ -104,10 +106,10 @@ def export(options) -> dict:
     writable_folder(options.out)
     named = options.formats
     if named is not None:
-        named = [name.strip() for name in named.split(",")]
+        named = named.replace(",", " ").split()
     request = {"output": options.output, "size": options.size}
     request["min_agreement"] = options.min_agreement
-    check_request(named or COMMAND_FORMATS, **request)
+    check_request(COMMAND_FORMATS if named is None else named, **request)
     choice = calibration.choose(options.model, options.calibration, named)
     quiet.quiet_tensorflow()
     from keras_pspnet.export.card import without_folders

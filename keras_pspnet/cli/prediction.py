@@ -21,15 +21,9 @@ from keras_pspnet.files import (
     writable_folder,
     write_together,
 )
-from keras_pspnet.images import check_picture, read_image
+from keras_pspnet.images import check_picture, is_deep, opened_picture, read_image
 from keras_pspnet.inference.load import check_model
-from keras_pspnet.inference.model_facts import (
-    Sizes,
-    crop_notes,
-    describe,
-    known_labels,
-    named_predictor,
-)
+from keras_pspnet.inference.model_facts import describe, known_labels, named_predictor
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import Protocol, segment_with
 from keras_pspnet.labels import LabelSet
@@ -37,6 +31,12 @@ from keras_pspnet.progress import track
 
 LISTED = 5
 """Number of lines about pictures that cannot be segmented; further ones are counted."""
+
+ENDS = ("_classes.png", "_overlay.png", "_overlay.jpg", "_confidence.png")
+"""Ends of the names of what is written of a picture."""
+
+DARK = 16
+"""Largest value, of 0..255, of a picture whose 16 bits hold 12 at most: 4095 / 257, rounded."""
 
 JPEG_QUALITY = 90
 """Pillow's quality of an overlay with --jpeg."""
@@ -51,30 +51,36 @@ def run(options) -> None:
     """
     kind = check_model(options.model)
     protocol = protocol_of(options)
-    files = list_images(*options.images)
+    files, errors, own = _given(options.images, options.out)
     videos = [file for file in files if is_video(file)]
-    if videos and options.no_overlay:
-        raise UserError(f"{videos[0]}: of a video an overlay is written; leave --no-overlay out")
+    refused = ["no_overlay"] + ["confidence", "ids"] * (len(videos) == len(files))
+    for option in refused if videos else ():
+        if getattr(options, option):
+            option = option.replace("_", "-")
+            raise UserError(f"{videos[0]}: of a video an overlay is written; leave --{option} out")
     labels = known_labels(options.model, options.labels)
     if labels:
         _values(labels, options.ids)
     out = writable_folder(options.out)
-    readable, errors = _readable(list(zip(files, unique_stems(files))))
+    count = len(files) + len(errors)
+    readable, unread = _readable(list(zip(files, unique_stems(files))))
+    errors += unread
     if not readable:
-        _raise(errors, len(files), out)
+        _raise(errors, count, out)
     if kind in ("keras", "saved_model"):
         quiet.quiet_tensorflow()
     predictor = named_predictor(options.model, options.labels)
     drawing = Drawing(predictor, protocol, options)
     print(describe(predictor, protocol), flush=True)
     if errors:
-        print(f"{len(errors)} of {len(files)} files cannot be read; see the end", flush=True)
+        print(f"{len(errors)} of {count} files cannot be read; see the end", flush=True)
 
-    written = collections.Counter()
+    written, dark = collections.Counter(), []
     pictures = [(file, stem) for file, stem in readable if not is_video(file)]
     for file, stem, image in track(_read_ahead(pictures), "predicting", len(pictures)):
         try:
             contents = drawing.contents(image.result())
+            dark += [file] * _of_12_bits(file, image.result())
         except UserError as error:
             errors.append(error if str(file) in str(error) else UserError(f"{file}: {error}"))
         else:
@@ -83,16 +89,23 @@ def run(options) -> None:
     for file, stem in readable:
         if is_video(file):
             try:
-                write_drawn(file, out / f"{stem}_overlay.mp4", drawing.overlay)
+                drawn = write_drawn(file, out / f"{stem}_overlay.mp4", drawing.overlay)
                 written["video"] += 1
+                if drawn is not None:
+                    note = f"the file is cut off; {stem}_overlay.mp4 shows the {drawn} frames in it"
+                    errors.append(UserError(f"{file}: {note}"))
             except UserError as error:
                 errors.append(error)
-    for line in crop_notes(options.model, predictor, protocol, drawing.sizes):
-        print(line)
+    if dark:
+        others = f" and {len(dark) - 1} more" * (len(dark) > 1)
+        print(
+            f"note: {dark[0]}{others}: 16 bits a channel and no value above 4095, which is almost "
+            "black; if they are of a camera of 12 bits, multiply them by 16"
+        )
     if written:
-        print("\n".join(_summary(options, written, predictor.labels)), flush=True)
+        print("\n".join(_summary(options, written, predictor.labels, own)), flush=True)
     if errors:
-        _raise(errors, len(files), out)
+        _raise(errors, count, out)
 
 
 class Drawing:
@@ -111,11 +124,9 @@ class Drawing:
         protocol.check(predictor, options.confidence)
         self.predictor, self.protocol, self.options = predictor, protocol, options
         self.values = _values(predictor.labels, options.ids)
-        self.sizes = Sizes()
 
     def contents(self, image) -> dict[str, bytes]:
         """Segment a picture; return ending -> content of each file that the options ask for."""
-        self.sizes.add(None, image)
         labels, confidence = self.predictor.labels, None
         if self.options.confidence:
             classes, confidence = segment_with(self.predictor, image, self.protocol, True)
@@ -134,7 +145,6 @@ class Drawing:
 
     def overlay(self, frame) -> np.ndarray:
         """Segment a frame of a video; return its overlay, (H, W, 3) uint8."""
-        self.sizes.add(None, frame)
         classes = segment_with(self.predictor, frame, self.protocol)
         return visualize.overlay(frame, classes, self.predictor.labels)
 
@@ -150,6 +160,31 @@ def _values(labels: LabelSet, ids: str | None) -> np.ndarray | None:
             f"--ids mask: {error}; leave it out (pixels are then 0..{len(labels) - 1} in the order "
             "of the names), or give --labels FILE with ids"
         ) from error
+
+
+def _given(paths, out) -> tuple[list[Path], list[UserError], int]:
+    """Return the files to segment, an error for each path that gives none, and what it left out.
+
+    In the folder `out` earlier outputs of the pictures that are there are left out and counted.
+    """
+    files, errors, own = [], [], 0
+    for path in map(Path, paths):
+        try:
+            found = list_images(path)
+        except UserError as error:
+            videos = sorted(filter(is_video, path.iterdir())) if path.is_dir() else ()
+            text = f"{path}: no pictures in this folder; name its videos, as {(*videos, '')[0]}"
+            errors.append(UserError(text) if videos else error)
+            continue
+        if path.is_dir() and path.resolve() == Path(out).resolve():
+            names = {
+                name + end for file in found for name in (file.stem, file.name) for end in ENDS
+            }
+            others = [file for file in found if file.name not in names]
+            own += len(found) - len(others)
+            found = others
+        files += found
+    return files, errors, own
 
 
 def _readable(items) -> tuple[list[tuple[Path, str]], list[UserError]]:
@@ -178,6 +213,14 @@ def _read_ahead(pictures) -> Iterator[tuple[Path, str, Future]]:
             yield file, stem, image
 
 
+def _of_12_bits(path, image) -> bool:
+    """Return whether a file has 16 bits a channel and values of 12 at most: it is almost black."""
+    if not 0 < image.max() <= DARK:
+        return False
+    with opened_picture(path, path) as opened:
+        return is_deep(opened)
+
+
 def _raise(errors: list[UserError], count: int, out: Path) -> None:
     """Raise the errors of `count` files as one; of several, five lines come first."""
     good = count - len(errors)
@@ -191,7 +234,7 @@ def _raise(errors: list[UserError], count: int, out: Path) -> None:
     raise UserError(f"{len(errors)} of {count} files cannot be segmented{others}")
 
 
-def _summary(options, written: collections.Counter, labels: LabelSet) -> list[str]:
+def _summary(options, written: collections.Counter, labels: LabelSet, own: int) -> list[str]:
     """Return what was written of how many pictures and videos, and what the pixels mean."""
     kinds = ["_classes.png"]
     if not options.no_overlay:
@@ -204,7 +247,7 @@ def _summary(options, written: collections.Counter, labels: LabelSet) -> list[st
         f"{count} {kind}{'s' * (count > 1)}, as {' and '.join(endings[kind])}"
         for kind, count in written.items()
     ]
-    lines = [f"{options.out}: {'; '.join(parts)}{_others(options.images)}"]
+    lines = [f"{options.out}: {'; '.join(parts)}{_others(options.images, own)}"]
     if written["picture"]:
         meaning = f"0..{len(labels) - 1} in the order of the names"
         if options.ids:
@@ -215,8 +258,12 @@ def _summary(options, written: collections.Counter, labels: LabelSet) -> list[st
     return lines
 
 
-def _others(paths) -> str:
-    """Return how many files of the folders are not read, as the end of a sentence."""
+def _others(paths, own: int) -> str:
+    """Return how many files of the folders are not read, as the end of a sentence.
+
+    Args:
+        own: how many of them are earlier outputs.
+    """
     folders = [path for path in map(Path, paths) if path.is_dir()]
     count = sum(map(passed_over, folders))
     files = "1 file that is no picture" if count == 1 else f"{count} files that are no pictures"
@@ -224,4 +271,5 @@ def _others(paths) -> str:
     if unread:
         files = "1 file" if count == 1 else f"{count} files"
         files += f" that are not read (as {unread[0]}: convert it to JPEG or PNG)"
-    return f"; {files} passed over" if count else ""
+    left_out = [files] * bool(count) + [f"{own} of an earlier `predict`"] * bool(own)
+    return f"; {' and '.join(left_out)} passed over" if left_out else ""

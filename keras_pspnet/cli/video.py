@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -18,6 +19,9 @@ VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 
 RATE = Fraction(25)
 """Frames a second of a video that does not say it."""
+
+MISSING = 1.0
+"""Seconds that a video may end before its header says: the last frame may stand for long."""
 
 CRF = "20"
 """Quality of the H.264 encoder, 0 (lossless) to 51; its default is 23."""
@@ -41,16 +45,21 @@ def check_video(path) -> None:
         pass
 
 
-def write_drawn(path, out: Path, draw: Callable[[np.ndarray], np.ndarray]) -> None:
+def write_drawn(path, out: Path, draw: Callable[[np.ndarray], np.ndarray]) -> int | None:
     """Draw on each frame of a video and write an H.264 .mp4 without sound, atomically.
+
+    Of a file that was cut off, the frames that are left are drawn on.
 
     Args:
         path: the video.
         out: the new file; it appears when it is complete.
         draw: maps a frame (H, W, 3) uint8 RGB, upright, to another of its size.
 
+    Returns:
+        How many frames were read of a file that was cut off; None of one that is complete.
+
     Raises:
-        UserError: the video cannot be read to its end, or the file cannot be written.
+        UserError: the video is damaged, or the file cannot be written.
     """
     import av
 
@@ -62,11 +71,14 @@ def write_drawn(path, out: Path, draw: Callable[[np.ndarray], np.ndarray]) -> No
         try:
             with av.open(str(partial), "w", "mp4", options={"movflags": "faststart"}) as target:
                 encode = _encoder(target, stream)
+                count = 0
                 for frame in _frames(source, path):
                     encode(frame, draw(_upright(frame)))
                     meter.advance()
+                    count += 1
                 encode(None, None)
             os.replace(partial, out)
+            return count if _is_cut(source, frame) else None
         except av.FFmpegError as error:  # of the encoder; `_frames` handles the decoder's
             raise UserError(f"{out}: cannot be written: {error.strerror}") from error
         finally:
@@ -102,8 +114,26 @@ def _count(stream) -> int:
     return max(round(seconds * float(stream.average_rate or RATE)), 1)
 
 
+def _is_cut(container, frame) -> bool:
+    """Return whether a file ends before the video in it does; `frame` is the last one read.
+
+    Numbers of frames and durations of .mp4 files do not say it: of trimmed ones they count what is
+    not shown.
+    """
+    stream = container.streams.video[0]
+    entries = getattr(stream, "index_entries", ())  # not in each version of PyAV
+    if container.size and any(entry.pos + entry.size > container.size for entry in entries):
+        return True
+    duration = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))  # .mkv
+    if duration is None or frame.time is None:
+        return False
+    hours, minutes, seconds = map(float, duration.groups())
+    end = frame.time + float((frame.duration or 0) * stream.time_base)
+    return 3600 * hours + 60 * minutes + seconds - end > MISSING
+
+
 def _frames(container, path) -> Iterator:
-    """Yield the frames of a video.
+    """Yield the frames of a video; a file that was cut off ends before the damaged one.
 
     Raises:
         UserError: no frame, or one that cannot be decoded.
@@ -115,7 +145,9 @@ def _frames(container, path) -> Iterator:
         for frame in container.decode(video=0):
             yield frame
     except av.FFmpegError as error:
-        raise UserError(f"{path}: not a readable video ({error.strerror}); replace it") from error
+        if frame is None or not _is_cut(container, frame):
+            reason = f"not a readable video ({error.strerror}); replace it"
+            raise UserError(f"{path}: {reason}") from error
     if frame is None:
         raise UserError(f"{path}: not a readable video (no frame in it); replace it")
 

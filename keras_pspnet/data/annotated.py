@@ -53,11 +53,13 @@ class Given:
         labels: of labels.json; None without one.
         colors: True if labels.json gives colours.
         uncovered: what pixels in no polygon are: "background" or "void".
+        said: where that was said, for messages; empty where it was not.
     """
 
     labels: LabelSet | None = None
     colors: bool = False
     uncovered: str = BACKGROUND
+    said: str = ""
 
     @classmethod
     def read(cls, folder: Path, uncovered: str | None = None) -> Given:
@@ -70,9 +72,9 @@ class Given:
         Raises:
             UserError: it is no labels file.
         """
-        file = folder / "labels.json"
+        file, where = folder / "labels.json", f"--uncovered {uncovered}" if uncovered else ""
         if not file.is_file():
-            return cls(uncovered=uncovered or BACKGROUND)
+            return cls(uncovered=uncovered or BACKGROUND, said=where)
         try:
             config = json.loads(read_bytes(file))
             labels = LabelSet.from_config(config)
@@ -82,7 +84,9 @@ class Given:
         except (ValueError, RecursionError) as error:  # UserError is a ValueError
             reason = str(error).removeprefix(f"{file}: ")
             raise UserError(f"{file}: not a labels file: {reason}") from error
-        return cls(labels, bool(config.get("colors")), uncovered or said)
+        if "uncovered" in config and not where:
+            where = f"{file}, uncovered"
+        return cls(labels, bool(config.get("colors")), uncovered or said, where)
 
 
 class Classes:

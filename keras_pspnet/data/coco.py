@@ -19,6 +19,7 @@ from keras_pspnet.data.annotated import (
 )
 from keras_pspnet.data.regions import Region, paint, polygon, run_lengths
 from keras_pspnet.errors import UserError
+from keras_pspnet.files import existing
 
 ROBOFLOW = "_annotations.coco.json"
 KEYS = {"images", "annotations", "categories"}
@@ -181,7 +182,7 @@ class _Pictures:
         """
         name = name.replace("\\", "/")
         candidates = [f / n for n in (name, Path(name).name) for f in self.folders if n]
-        file = next((f for f in candidates if f.is_file()), None)
+        file = next((f for f in map(existing, candidates) if f and f.is_file()), None)
         if file is None:
             raise UserError("the picture is not there; add it")
         if file in self.found:

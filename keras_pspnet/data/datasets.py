@@ -105,6 +105,8 @@ def check_folder(name: str, path) -> Path | None:
         )
     if path is None:
         raise UserError(f"dataset {name} needs its folder; give --data-dir")
+    if Path(path).is_file():
+        raise UserError(f"{path}: is a file; give the folder that holds it")
     if not Path(path).is_dir():
         raise UserError(f"{path}: no such folder; expected the {name} dataset")
     return Path(path)

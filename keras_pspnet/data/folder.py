@@ -82,11 +82,11 @@ def read_layout(path: Path, uncovered: str | None = None, labels: LabelSet | Non
             255, `uncovered` for masks.
     """
     path = Path(path)
-    layout = _read_layout(path, _stamp(path, *elsewhere(path)), Given.read(path, uncovered), labels)
-    if uncovered and layout.uncovered is None:
+    given = Given.read(path, uncovered)
+    layout = _read_layout(path, _stamp(path, *elsewhere(path)), given, labels)
+    if given.said and layout.uncovered is None:
         raise UserError(
-            f"--uncovered {uncovered}: {path} holds masks, which have a value for every pixel; "
-            "leave it out"
+            f"{given.said}: {path} holds masks, which have a value for every pixel; leave it out"
         )
     return layout
 
@@ -129,7 +129,8 @@ def _recognised(path: Path, given: Given, labels: LabelSet | None) -> Layout:
 
 def _known(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
     """Return the layout of a folder; None if it is none that is known."""
-    masks = any(is_picture(f) for pattern in ("*", "*/*") for f in (path / "masks").glob(pattern))
+    places = ("masks/*", "masks/*/*", "*/masks/*")
+    masks = any(is_picture(f) for place in places for f in path.glob(place))
     for read in (
         lambda: label_studio(path, given),
         lambda: plain(path, given, labels) if masks else None,

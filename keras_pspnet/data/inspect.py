@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet import visualize
-from keras_pspnet.data import folder
+from keras_pspnet.data import folder, splitting
 from keras_pspnet.data.datasets import check_folder, open_source, splits_of
 from keras_pspnet.data.layouts import in_order
-from keras_pspnet.data.pairs import Source, Survey
+from keras_pspnet.data.pairs import Source
+from keras_pspnet.data.survey import Survey, almost_black, turned_by_exif
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import evenly_spaced
 from keras_pspnet.images import resize_image, resize_nearest
@@ -24,6 +25,10 @@ SHOWN = 5
 
 TILE = 185, 400
 """Greatest height and width of a sample in pixels."""
+
+
+STRIPES = 150
+"""Grey of the stripes across void pixels."""
 
 
 def inspect_dataset(
@@ -52,6 +57,7 @@ def inspect_dataset(
     labels_file = Path(data_dir or "", "labels.json")
     if write_labels and labels_file.exists():
         raise UserError(f"{labels_file}: is there already; edit it, or leave --write-labels out")
+    sources: dict[str, Source] = {}
     surveys: dict[str, Survey] = {}
     labels, errors, notes = None, [], set()
     for split, open_split in _splits(dataset, data_dir, uncovered, errors).items():
@@ -61,7 +67,7 @@ def inspect_dataset(
             known = {str(one) for one in errors}
             errors += [one for one in error.errors or [error] if str(one) not in known]
             continue
-        labels = source.labels
+        labels, sources[split] = source.labels, source
         for note in source.notes:
             if note not in notes:
                 notes.add(note)
@@ -85,14 +91,13 @@ def inspect_dataset(
         print("bad:", *str(error).splitlines())
     if len(errors) > SHOWN:
         print(f"and {len(errors) - SHOWN} more")
-    if turned := sum(survey.turned for survey in surveys.values()):
-        whose = "pictures are turned by their EXIF, their masks have none"
-        if turned == 1:
-            whose = "picture is turned by its EXIF, its mask has none"
-        print(f"warning: {turned} {whose}: look at the samples")
+    for line in _warnings(sources, surveys, own):
+        print(line)
     for split in ("train", "val"):
         if split not in surveys and not errors:
             print(f"note: there is no split {split!r}; `train` needs train and val")
+        elif split in surveys and not sources[split] and not errors:
+            print(f"note: {split} holds no pictures; `train` needs train and val: add some")
     if errors:
         raise UserError(
             f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; fix or remove them"
@@ -125,6 +130,16 @@ def _splits(dataset, data_dir, uncovered, errors) -> dict[str, Callable[[], Sour
             raise
         errors += error.errors
         return {}
+
+
+def _warnings(sources, surveys, own: bool) -> list[str]:
+    """Return what may be wrong with good pairs; `own` is True for a user's folder."""
+    turned = sum(survey.turned for survey in surveys.values())
+    drawn = any(source.uncovered is not None for source in sources.values())
+    lines = [*turned_by_exif(turned, drawn), *almost_black(surveys.values())]
+    if own and {"train", "val"} <= set(sources):
+        lines += splitting.in_both(sources["train"], sources["val"])
+    return lines
 
 
 def pairs(count: int, kind: str) -> str:
@@ -180,14 +195,21 @@ def sheet(title: str, source: Source, good: list[int]) -> np.ndarray:
     tiles += [np.full((1, 1, 3), 255, np.uint8)] * (-len(tiles) % columns)
     table = [tiles[start : start + columns] for start in range(0, len(tiles), columns)]
     titles = ["picture", "mask"] * (columns // 2)
-    return visualize.rows(table, titles, heading=title, labels=source.labels, tile=TILE[0])
+    legend = {"labels": source.labels, "void": "void (striped)"}
+    return visualize.rows(table, titles, heading=title, tile=TILE[0], **legend)
 
 
 def fit_tile(image, mask, labels: LabelSet) -> list[np.ndarray]:
-    """Resize a pair to fit TILE; return picture and overlay, padded with white to its height."""
+    """Resize a pair to fit TILE; return picture and overlay, padded with white to its height.
+
+    Void is striped: it is as dark as a class in black, which background often is.
+    """
     scale = min(side / length for side, length in zip(TILE, mask.shape))
     size = tuple(max(round(length * scale), 1) for length in mask.shape)
     image, mask = resize_image(image, size), resize_nearest(mask, size)
-    shown = image, visualize.overlay(image, mask, labels, 0.7)
+    overlay = visualize.overlay(image, mask, labels, 0.7)
+    rows, columns = np.indices(size)
+    overlay[(mask == IGNORE) & ((rows + columns) % 8 < 2)] = STRIPES
+    shown = image, overlay
     below = (0, TILE[0] - size[0]), (0, 0), (0, 0)
     return [np.pad(picture, below, constant_values=255) for picture in shown]

@@ -19,6 +19,7 @@ from keras_pspnet.data.pairs import Pair, check_sizes
 from keras_pspnet.data.regions import Region, paint
 from keras_pspnet.data.splitting import UPLOAD
 from keras_pspnet.errors import UserError
+from keras_pspnet.files import composed
 from keras_pspnet.images import read_mask
 
 _REGION = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.+?)-tag-(.+)-(\d+)\.png", re.IGNORECASE)
@@ -58,7 +59,7 @@ def label_studio(path: Path, given: Given) -> Layout | None:
         )
     used = sorted({label for parts in regions.values() for _, label, _ in parts})
     classes = Classes(used, given, path)
-    pictures = {f.name: f for folder in folders for f in pictures_below(folder)}
+    pictures = {composed(f.name): f for folder in folders for f in pictures_below(folder)}
     pairs: dict[str, Pair] = {}
     errors = []
     for task, parts in sorted(regions.items()):
@@ -101,7 +102,7 @@ def _file_name(address: str) -> str:
 def _picture(task, tasks, pictures) -> Path:
     if task not in tasks:
         raise UserError(f"the JSON has no task {task}; export it again")
-    name = tasks[task]
+    name = composed(tasks[task])
     for choice in (name, UPLOAD.sub("", name)):
         if choice in pictures:
             return pictures[choice]

@@ -24,6 +24,7 @@ from keras_pspnet.data.annotated import (
 from keras_pspnet.data.pairs import by_stems
 from keras_pspnet.data.regions import Region, paint, polygon
 from keras_pspnet.errors import UserError, raise_first
+from keras_pspnet.files import composed
 from keras_pspnet.images import read_mask
 
 AREAS = ("polygon", "rectangle", "circle", "mask")
@@ -59,7 +60,7 @@ def labelme(path: Path, given: Given) -> Layout | None:
     for split, folder in folders.items():
         errors[split] = []
         pictures = by_stems(pictures_below(folder), errors[split])
-        json_files = {f.stem for f in visible(folder, "*.json")}
+        json_files = {composed(f.stem) for f in visible(folder, "*.json")}
         found[split] = {}
         errors[split] += [
             UserError(f"{file}: no {stem}.json beside it; add or remove one")
@@ -67,7 +68,8 @@ def labelme(path: Path, given: Given) -> Layout | None:
             if stem not in json_files
         ]
         for file, content in contents[folder].items():
-            if file.stem not in pictures:
+            stem = composed(file.stem)
+            if stem not in pictures:
                 message = f"{file}: no picture of this name beside it; add or remove one"
                 errors[split].append(UserError(message))
                 continue
@@ -78,7 +80,7 @@ def labelme(path: Path, given: Given) -> Layout | None:
                 continue
             passed += len(content["shapes"]) - len(shapes)
             names |= {name for name, _ in shapes}
-            found[split][file.stem] = pictures[file.stem], file, shapes, size
+            found[split][stem] = pictures[stem], file, shapes, size
     if not any(found.values()):
         raise_first([error for wrong in errors.values() for error in wrong])
     classes = Classes(sorted(names), given, path)

@@ -1,12 +1,12 @@
 """Pictures beside masks: the plain layout, CVAT's folders, CamVid as its authors hand it out."""
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 from pathlib import Path
 
 from keras_pspnet.data.annotated import (
+    SPLITS,
     Given,
     Layout,
     by_split,
@@ -15,18 +15,18 @@ from keras_pspnet.data.annotated import (
     pictures_below,
     visible,
 )
-from keras_pspnet.data.mask_labels import label_colors_txt, labelmap_txt, values_in
+from keras_pspnet.data.mask_labels import Values, label_colors_txt, labelmap_txt, values_in
 from keras_pspnet.data.masks import color_table
 from keras_pspnet.data.pairs import by_stems, masks_in, paired
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import evenly_spaced, pictures_in, read_bytes
+from keras_pspnet.files import composed, evenly_spaced, pictures_in, read_bytes
 from keras_pspnet.labels import IGNORE, LabelSet
 
 COLOR_FILES = {"labelmap.txt": labelmap_txt, "label_colors.txt": label_colors_txt}
 
 
 def plain(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
-    """Read images/SPLIT and masks/SPLIT, or images/ and masks/ without splits.
+    """Read images/SPLIT and masks/SPLIT, SPLIT/images and SPLIT/masks, or images/ and masks/.
 
     Args:
         path: the data set's folder.
@@ -41,7 +41,10 @@ def plain(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
     """
     images, masks = path / "images", path / "masks"
     if not images.is_dir() and not masks.is_dir():
-        return None
+        places = split_first(path)
+        return (
+            _layout("pictures and masks", path, path, places, given, labels, []) if places else None
+        )
     below = [{f.name for f in folders_below(folder)} for folder in (images, masks)]
     names, notes = below[0] | below[1], []
     flat = bool(pictures_below(images) or pictures_below(masks))
@@ -54,6 +57,14 @@ def plain(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
     places = {split: (images / name, masks / name) for split, name in folders.items()}
     what = "pictures and masks" + " without splits" * (not names)
     return _layout(what, path, masks, places, given, labels, notes)
+
+
+def split_first(path: Path) -> dict[str, tuple[Path, Path]]:
+    """Return split -> (SPLIT/images, SPLIT/masks); nothing if no folder is called as a split."""
+    places = by_split((f.name, f) for f in folders_below(path) if (f / "masks").is_dir())
+    if not set(places) & set(SPLITS.values()):
+        return {}
+    return {split: (f / "images", f / "masks") for split, f in places.items()}
 
 
 def cvat(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
@@ -83,7 +94,7 @@ def cvat(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
                 continue
             first = line.split()[0]
             written = (line.strip(), first, Path(line.strip()).stem, Path(first).stem)
-            stem = next((name for name in written if name in pairs), None)
+            stem = next((name for name in map(composed, written) if name in pairs), None)
             if stem is None:
                 message = f"{file}: {first} has no picture and mask; add them or unlist it"
                 errors[split].append(UserError(message))
@@ -135,8 +146,9 @@ def _layout(what, path, masks, places, given, labels, notes) -> Layout:
         what += f", colours of {described}"
         labels, table = _described(path / described, given)
     elif given.labels is not None:
-        _refuse_binary(masks, files, given.labels)
-        labels, table = given.labels, color_table(given.labels) if given.colors else None
+        labels = _meant_by_grey(masks, files, given) if given.colors else given.labels
+        _refuse_binary(masks, files, labels)
+        table = color_table(labels) if given.colors else None
     else:
         named = False
         try:
@@ -178,11 +190,12 @@ def _refuse_binary(folder, files, labels: LabelSet) -> None:
     """
     if len(labels) != 2 or labels.ids is not None or labels.ignore != IGNORE:
         return
-    stamped = tuple((file, file.stat().st_mtime_ns) for file in evenly_spaced(files, 20))
-    found = None
-    with contextlib.suppress(UserError):  # the survey tells of masks that cannot be read
-        found, _ = _found_labels(folder, stamped)
-    if found is not None and IGNORE in found.ids:
+    try:
+        values = _values(folder, evenly_spaced(files, 20))
+    except UserError:  # the survey tells of masks that cannot be read
+        return
+    values.refuse_two_kinds()
+    if values.held() == [0, IGNORE]:
         ids = '"ids": {"0": 0, "255": 1}, "ignore": 254'
         raise UserError(
             f"{folder}: the masks hold 0 and 255, and 255 would be void; add {ids} to labels.json"
@@ -195,21 +208,55 @@ def _labels(folder, files, labels: LabelSet | None) -> tuple[LabelSet, str]:
     Masks of the very classes of the given labels keep their own values: of two folders of binary
     masks, one may hold {0, 1} and one {0, 255}.
     """
-    stamped = tuple((file, file.stat().st_mtime_ns) for file in files)
     if labels is None:
-        return _found_labels(folder, stamped)
+        values = _values(folder, files)
+        values.refuse_two_kinds()
+        return values.labels(folder), values.meaning()
     given = labels, f"nobody has named the classes: they are the model's {len(labels)}"
     try:
-        found = _found_labels(folder, stamped)
+        values = _values(folder, files)
+        found = values.labels(folder)
     except UserError:  # masks that are only scored may hold a single class
         return given
-    return found if found[0].names == labels.names else given
+    if not {1, IGNORE} <= set(labels.ids or ()):
+        values.refuse_two_kinds()
+    return (found, values.meaning()) if found.names == labels.names else given
+
+
+def _meant_by_grey(folder, files, given: Given) -> LabelSet:
+    """Return the labels of labels.json; with `ids` where the masks hold their grey colours.
+
+    Masks of 0, 128 and 255 are meant by colours of (0, 0, 0), (128, 128, 128) and (255, 255, 255).
+    They are not where a value is another class's id, or where 255 alone is no id, as it is void.
+    """
+    labels, classes = given.labels, len(given.labels)
+    grey = [(color[0], label) for label, color in enumerate(labels.colors) if len(set(color)) == 1]
+    ids = dict(grey)
+    if labels.ids is not None or len(ids) < len(grey) or max(ids, default=0) < classes:
+        return labels
+    for sample in (evenly_spaced(files, 5), files):  # masks in colours are not all read for this
+        try:
+            held = _values(folder, sample).held()
+        except UserError:  # the survey tells
+            return labels
+        held = [value for value in held if value in ids or value != labels.ignore]
+        if not all(value in ids and (ids[value] == value or value >= classes) for value in held):
+            return labels
+    told = any(value >= classes and value != labels.ignore for value in held)
+    if not told and set(held) != set(ids):
+        return labels
+    void = next(v for v in (labels.ignore, *range(IGNORE, -1, -1)) if v not in ids)
+    return dataclasses.replace(labels, ids=ids, ignore=void)
+
+
+def _values(folder: Path, files) -> Values:
+    """Count what masks hold; those of files that have not changed since are not read again."""
+    return _counted(folder, tuple((file, file.stat().st_mtime_ns) for file in files))
 
 
 @functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
-def _found_labels(folder: Path, files) -> tuple[LabelSet, str]:
-    values = values_in(((file, file) for file, _ in files), folder)
-    return values.labels(folder), values.meaning()
+def _counted(folder: Path, files) -> Values:
+    return values_in(((file, file) for file, _ in files), folder)
 
 
 def pair(folders, labels: LabelSet, table) -> tuple[dict, list[UserError]]:

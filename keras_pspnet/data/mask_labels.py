@@ -31,6 +31,8 @@ class Values:
         palette: (256, 3) of the first palette mask.
         colors: colours of masks in colour, as numbers, with how many pixels they have.
         masks: how many masks hold values, and how many hold colours.
+        binary: 1 or 255 -> the first mask that holds 0 and that value alone.
+        both: True if a mask holds 1 and 255.
     """
 
     pixels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
@@ -38,9 +40,11 @@ class Values:
     palette: np.ndarray | None = None
     colors: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     masks: list[int] = dataclasses.field(default_factory=lambda: [0, 0])
+    binary: dict[int, object] = dataclasses.field(default_factory=dict)
+    both: bool = False
 
-    def add(self, mask, palette) -> None:
-        """Count one mask: (H, W) values or (H, W, 3) colours."""
+    def add(self, mask, palette, name) -> None:
+        """Count one mask of a name: (H, W) values or (H, W, 3) colours."""
         colored = mask.ndim == 3 and not (mask == mask[..., :1]).all()
         self.masks[colored] += 1
         if colored:
@@ -51,9 +55,34 @@ class Values:
             mask = mask[..., 0]
         if palette is not None and self.palette is None:
             self.palette = palette
-        self.pixels += np.bincount(mask.ravel(), minlength=256)
+        pixels = np.bincount(mask.ravel(), minlength=256)
+        found = np.flatnonzero(pixels).tolist()
+        if found in ([1], [0, 1], [0, IGNORE]):
+            self.binary.setdefault(found[-1], name)
+        self.both |= bool(pixels[1] and pixels[IGNORE])
+        self.pixels += pixels
         same = (mask[:-1, :-1] == mask[1:, :-1]) & (mask[:-1, :-1] == mask[:-1, 1:])
         self.inner += np.bincount(mask[:-1, :-1][same], minlength=256)
+
+    def held(self) -> list[int]:
+        """Return the values that masks hold, in order."""
+        return np.flatnonzero(self.pixels).tolist()
+
+    def refuse_two_kinds(self) -> None:
+        """Refuse binary masks of {0, 1} beside some of {0, 255}: is 255 the object, or void?
+
+        Raises:
+            UserError: there are both, and no mask in which 255 lies beside 1.
+        """
+        if self.held() not in ([0, 1, IGNORE], [1, IGNORE]) or self.both or len(self.binary) < 2:
+            return
+        either = {"ids": {0: 0, 1: 1, IGNORE: 1}, "ignore": 254}, {"ids": {0: 0, 1: 1}}
+        objects, void = (json.dumps(config)[1:-1] for config in either)
+        raise UserError(
+            f"{self.binary[IGNORE]}: holds 0 and 255 alone, {self.binary[1]} 0 and 1; write a "
+            f'labels.json with "names": ["background", "object"] and {objects}, or with {void} '
+            "where 255 is void"
+        )
 
     def labels(self, where) -> LabelSet:
         """Derive labels: each value but 255 is a class, in the palette's colours if there is one.
@@ -63,7 +92,7 @@ class Values:
         Raises:
             UserError: one class alone; blended masks; `where` is what a message calls them.
         """
-        found = [int(value) for value in np.flatnonzero(self.pixels)]
+        found = self.held()
         if found in ([0, 1], [0, 255]):
             ids = {0: 0, found[1]: 1}
             void = 254 if found[1] == 255 else IGNORE
@@ -78,11 +107,11 @@ class Values:
 
     def meaning(self) -> str:
         """Return what was taken for what, as a line of text."""
-        found = np.flatnonzero(self.pixels).tolist()
+        found = self.held()
         if found in ([0, 1], [0, 255]):
             return f"the masks hold 0 and {found[1]} alone: background and object"
         ids = [value for value in found if value != IGNORE]
-        if IGNORE not in found or ids == list(range(len(ids))):  # 0, 1, 2, ... and void
+        if IGNORE not in found:
             return f"nobody has named the {len(ids)} classes: they are the values of the masks"
         values = f"{', '.join(map(str, ids[:SHOWN]))}{', ...' * (len(ids) > SHOWN)}"
         return (
@@ -105,7 +134,7 @@ def values_in(masks, where) -> Values:
     values, errors = Values(), []
     for mask, name in masks:
         try:
-            values.add(*read_mask(mask, name))
+            values.add(*read_mask(mask, name), name)
         except UserError as error:
             errors.append(error)
     if values.masks == [0, 0]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet.data.masks import decode
+from keras_pspnet.data.survey import Survey
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import is_picture, pictures_in, unread_pictures
+from keras_pspnet.files import composed, is_picture, pictures_in, unread_pictures
 from keras_pspnet.images import orientation, read_image, read_mask
 from keras_pspnet.labels import LabelSet
 
@@ -78,34 +78,9 @@ class Source:
             except UserError as error:
                 survey.errors.append(error)
                 continue
-            survey.good.append(index)
-            pixels = np.bincount(mask.ravel(), minlength=256)
-            survey.pixels += pixels
-            survey.pictures += pixels > 0
-            survey.sizes[image.shape[:2]] += 1
+            survey.add(index, self.names[index], image, mask)
             survey.turned += self.turned(index)
         return survey
-
-
-@dataclasses.dataclass
-class Survey:
-    """The result of reading every pair of a source; bad pairs count in `errors` alone.
-
-    Args:
-        pixels: (256,) int64, pixels of each class id; 255 is void.
-        pictures: (256,) int64, pictures in which each class id occurs.
-        sizes: (H, W) -> number of pictures.
-        good: indices of the pairs that can be used.
-        turned: number of pairs of which EXIF turns one side alone.
-        errors: one for each pair, picture or mask that cannot be used.
-    """
-
-    pixels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    pictures: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    sizes: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    good: list[int] = dataclasses.field(default_factory=list)
-    turned: int = 0
-    errors: list[UserError] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +103,14 @@ class Pair:
     size: tuple[int, int] | None = None
     more: tuple[Path, ...] = ()
 
+    def turned(self) -> bool:
+        """Return whether EXIF turns the picture and nothing says that it turns the mask too."""
+        turn = orientation(self.picture)
+        if self.pixels:
+            return turn != orientation(self.annotation)
+        told = turn in (5, 6, 7, 8) and self.size is not None and self.size[0] != self.size[1]
+        return turn != 1 and not told
+
 
 def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> Source:
     """Make a source of pairs.
@@ -145,12 +128,7 @@ def source(pairs: dict[str, Pair], labels: LabelSet, unpaired=(), **about) -> So
         return image, ordered[index].mask(image.shape[:2])
 
     def turned(index):
-        pair = ordered[index]
-        turn = orientation(pair.picture)
-        if pair.pixels:
-            return turn != orientation(pair.annotation)
-        told = turn in (5, 6, 7, 8) and pair.size is not None and pair.size[0] != pair.size[1]
-        return turn != 1 and not told
+        return ordered[index].turned()
 
     def files(index):
         pair = ordered[index]
@@ -202,7 +180,7 @@ def paired(pictures, masks, folders, labels, table=None):
         (masks, pictures, "picture", folders[0]),
     ):
         lost = {key: file for key, file in ours.items() if key not in theirs}
-        unread = {file.stem: file for file in unread_pictures(folder)} if lost else {}
+        unread = {composed(file.stem): file for file in unread_pictures(folder)} if lost else {}
         for key, file in lost.items():
             if (other := unread.get(key)) is not None:
                 ending = other.suffix.lower()
@@ -254,14 +232,18 @@ def check_sizes(mask, picture, mask_name, picture_name) -> None:
 
 
 def by_stems(files, errors: list[UserError]) -> dict[str, Path]:
-    """Return files by their names without extension; add an error for each name that is taken."""
+    """Return files by their names without extension; add an error for each name that is taken.
+
+    Keys are in Unicode's composed form: archives of macOS decompose the names of some files.
+    """
     stems: dict[str, Path] = {}
     for file in files:
-        if file.stem in stems:
-            other = stems[file.stem].name
+        stem = composed(file.stem)
+        if stem in stems:
+            other = stems[stem].name
             errors.append(UserError(f"{file}: {other} has the same name; remove one of them"))
         else:
-            stems[file.stem] = file
+            stems[stem] = file
     return stems
 
 

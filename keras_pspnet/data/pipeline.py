@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from keras_pspnet.data.augment import Augmentation
@@ -10,7 +11,11 @@ from keras_pspnet.data.augment_window import augment_and_crop
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
-from keras_pspnet.images import check_size, resize_image, resize_nearest
+from keras_pspnet.images import as_picture, check_size, resize_image, resize_nearest
+from keras_pspnet.labels import IGNORE
+
+PAIR = "an image (H, W, 3) float32 in 0..255 and a mask (H, W) uint8 of class ids and 255"
+"""What an augmentation returns."""
 
 
 def load(
@@ -37,8 +42,8 @@ def load(
             None keeps each picture's size: the pictures of a batch must then have the same size.
         batch_size: pictures per batch. With augmentation an incomplete last batch is dropped,
             without it is given too, smaller.
-        augment: True for the augmentation of the authors' code, or an `Augmentation`; needs
-            `crop`. Every epoch has other random changes.
+        augment: True for the augmentation of the authors' code, an `Augmentation`, or a function
+            like one, see `check_augmentation`; needs `crop`. Every epoch has other random changes.
         seed: decides the order and the augmentation; the same seed gives the same batches.
         aux: True gives (images, {"aux": masks, "main": masks}), False (images, masks).
         resize_to_crop: True resizes each picture to `crop` before it is augmented, whatever its
@@ -65,6 +70,8 @@ def load(
     augmentation = Augmentation() if augment is True else augment
     if augmentation and len(source) < batch_size:
         raise UserError(f"{name}: {len(source)} pictures do not fill a batch of {batch_size}")
+    if augmentation:
+        check_augmentation(source, augmentation, seed)
     shuffle = bool(augmentation) if shuffle is None else shuffle
     keys = (
         _epochs(len(source), seed, shuffle) if augmentation or shuffle else _in_order(len(source))
@@ -72,6 +79,62 @@ def load(
     dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
     dataset = dataset.batch(batch_size, drop_remainder=bool(augmentation))
     return (with_aux(dataset) if aux else dataset).prefetch(2)
+
+
+def check_augmentation(source: Source, augmentation, seed=0) -> None:
+    """Try an augmentation of a user's own on the first pair, as a training does.
+
+    Raises:
+        UserError: it fails within tf.data, or returns anything else than an image (H, W, 3) float32
+            in 0..255 and a mask (H, W) uint8 of class ids and 255, both of one size.
+    """
+    if type(augmentation) is Augmentation:
+        return
+    before, _ = source.read(0)
+
+    def augmented(index):
+        image, mask = _read_pair(source.read, index)
+        pair = augmentation(tf.cast(image, tf.float32), mask, tf.stack([index + seed, 0]))
+        if pair is None:  # which tf.data cannot hold
+            return index
+        return tuple(pair) if isinstance(pair, list) else pair
+
+    try:
+        dataset = tf.data.Dataset.range(1).map(augmented)
+        pair = next(iter(dataset))
+    except Exception as error:  # whatever a user's function raises, in a graph
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+        kind = f"{type(error).__name__}: "
+        reason = lines[-1 if lines[0].startswith("in user code") else 0].removeprefix(kind)
+        raise UserError(
+            f"augmentation: fails on the first pair ({kind}{reason[:160]}); it runs in a graph of "
+            f"tf.data: use TensorFlow's operations, and return {PAIR}"
+        ) from error
+    trouble = _trouble(pair, len(source.labels), before)
+    if trouble:
+        raise UserError(f"augmentation: {trouble}; expected {PAIR}")
+
+
+def _trouble(pair, classes: int, before) -> str | None:
+    """Return what is wrong with an augmented pair, or None; `before` is its picture."""
+    if not isinstance(pair, tuple) or not all(isinstance(part, tf.Tensor) for part in pair):
+        return "returns no pair of tensors"
+    if len(pair) != 2:
+        return f"returns {len(pair)} values"
+    image, mask = (part.numpy() for part in pair)
+    if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != 3:
+        return f"returns an image {image.shape} {image.dtype}"
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        return f"returns a mask {mask.shape} {mask.dtype}"
+    if mask.shape != image.shape[:2]:
+        return f"returns an image {image.shape} and a mask {mask.shape}"
+    try:
+        if before.max() > 1:  # the values of a black picture say nothing
+            as_picture(image, "its image")
+    except UserError as error:
+        return str(error).partition("; ")[0]
+    wrong = mask[(mask >= classes) & (mask != IGNORE)]
+    return f"returns a mask with the id {wrong[0]}, of {classes} classes" if len(wrong) else None
 
 
 def training_steps(
@@ -156,20 +219,28 @@ def _permuted(place, seed, count):
     return tf.random.experimental.index_shuffle(place, seed, count - 1)
 
 
+def _read_pair(read, index):
+    """Return the tensors of a pair that a Python function reads."""
+    # A pair depends on its index alone, so tf.data may read in parallel (stateful=False).
+    image, mask = tf.numpy_function(
+        lambda index: read(int(index)), [index], (tf.uint8, tf.uint8), stateful=False
+    )
+    image.set_shape((None, None, 3))
+    mask.set_shape((None, None))
+    return image, mask
+
+
 def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
     """Map keys (index, seed) to augmented, cropped pairs, in parallel, keeping their order."""
 
     def read(index):
-        image, mask = source.read(int(index))
+        image, mask = source.read(index)
         if resize_to_crop:
             image, mask = resize_image(image, crop), resize_nearest(mask, crop)
         return image, mask
 
     def pair(index, seed):
-        # A pair depends on its index alone, so tf.data may read in parallel (stateful=False).
-        image, mask = tf.numpy_function(read, [index], (tf.uint8, tf.uint8), stateful=False)
-        image.set_shape((None, None, 3))
-        mask.set_shape((None, None))
+        image, mask = _read_pair(read, index)
         if augmentation:
             seed = tf.stack([tf.cast(seed, tf.int64), 0])
             return augment_and_crop(augmentation, image, mask, crop, seed)

@@ -8,13 +8,14 @@ from pathlib import Path
 from PIL import Image
 
 from keras_pspnet.data.annotated import Layout
+from keras_pspnet.data.survey import turned_by_exif
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import folder_or_nothing, unique_stems, writable_folder, write_json
 from keras_pspnet.images import ORIENTATION, orientation, read_image, turned_upright
 from keras_pspnet.labels import LabelSet
 
 
-def write_plain(layout: Layout, out, progress: Callable = iter) -> None:
+def write_plain(layout: Layout, out, progress: Callable = iter) -> list[str]:
     """Write images/SPLIT, masks/SPLIT and labels.json.
 
     Pictures are copied as they are. Masks are 8-bit PNGs of one channel, whose values are the ids
@@ -25,6 +26,9 @@ def write_plain(layout: Layout, out, progress: Callable = iter) -> None:
         layout: the data set, see `folder.read_layout`.
         out: a folder that is empty or not there.
         progress: wraps the list of pictures, to show how many are done.
+
+    Returns:
+        What a user should know of the pictures, as lines of text.
 
     Raises:
         UserError: `out` holds files; a picture or an annotation that cannot be used. Nothing is
@@ -39,6 +43,7 @@ def write_plain(layout: Layout, out, progress: Callable = iter) -> None:
         for split, items in layout.splits.items()
         for item, stem in zip(items.values(), unique_stems([i.picture for i in items.values()]))
     ]
+    turned = 0
     with (
         folder_or_nothing(out.parent),
         tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as scratch,
@@ -51,6 +56,7 @@ def write_plain(layout: Layout, out, progress: Callable = iter) -> None:
                 for file in (picture, mask):
                     file.parent.mkdir(parents=True, exist_ok=True)
                 classes = item.mask(read_image(item.picture).shape[:2])
+                turned += item.turned()
                 turn, exif = orientation(item.picture), Image.Exif()
                 if turn != 1:
                     exif[ORIENTATION] = turn
@@ -63,3 +69,4 @@ def write_plain(layout: Layout, out, progress: Callable = iter) -> None:
             partial.replace(out)
         except OSError as error:
             raise UserError(f"{out}: cannot be written: {error.strerror or error}") from error
+    return turned_by_exif(turned, layout.uncovered is not None)

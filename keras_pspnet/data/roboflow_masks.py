@@ -14,7 +14,7 @@ from keras_pspnet.data.annotated import (
 )
 from keras_pspnet.data.pairs import by_stems, paired
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import composed, read_bytes
 from keras_pspnet.labels import IGNORE, LabelSet, voc_palette
 
 CLASSES = "_classes.csv"
@@ -50,7 +50,7 @@ def roboflow_masks(path: Path, given: Given) -> Layout | None:
     for split, folder in by_split(("" if f == path else f.name, f) for f in used).items():
         wrong: list[UserError] = []
         pictures = by_stems([f for f in files[folder] if not _is_mask(f)], wrong)
-        by_name = {mask.stem.removesuffix(ENDING): mask for mask in masks[folder]}
+        by_name = {composed(mask.stem.removesuffix(ENDING)): mask for mask in masks[folder]}
         splits[split], more = paired(pictures, by_name, (folder, folder), lambda _: labels)
         errors[split] = wrong + more
     return Layout(f"Roboflow's masks, names of {CLASSES}", labels, splits, errors)

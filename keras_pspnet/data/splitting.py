@@ -1,8 +1,14 @@
-"""Split a data set that has no validation pictures: by groups, by the hash of their names."""
+"""Make a val split where there is none, by the hash of names; find what is in both splits."""
 
+import collections
+import functools
 import hashlib
 import os
 import re
+from pathlib import Path
+
+from keras_pspnet.data.annotated import SPLITS
+from keras_pspnet.files import composed, read_bytes
 
 SHARE = 0.2
 """Of the groups that go to val."""
@@ -61,3 +67,44 @@ def split(stems: dict[str, str]) -> tuple[dict[str, list[str]], str]:
 def _hash(name: str) -> float:
     """Return the SHA-256 of a name as a number in 0..1."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") / 2**64
+
+
+def in_both(train, val) -> list[str]:
+    """Return a warning of pictures that are to train on and to score on, or nothing.
+
+    Pictures are the same if their bytes are, if they are variants of one original of Roboflow's,
+    or if their names are, numbers aside: every split may count from 1. The very file of both
+    splits is left to the reader, who knows why.
+
+    Args:
+        train, val: the `Source` of each, of files.
+    """
+    ours, theirs = (
+        [source.files(index)[0] for index in range(len(source))] for source in (train, val)
+    )
+    files, names, sizes = set(ours), {}, collections.defaultdict(list)
+    for picture in ours:
+        names.setdefault(_name(picture), picture)
+        sizes[picture.stat().st_size].append(picture)
+    digest = functools.cache(lambda picture: hashlib.sha256(read_bytes(picture)).digest())
+    found = []
+    for picture in theirs:
+        if picture in files:
+            continue
+        same = [one for one in sizes[picture.stat().st_size] if digest(one) == digest(picture)]
+        name = _name(picture)
+        if same or (name in names and not name[-1].isdecimal()):
+            found.append((picture, same[0] if same else names[name]))
+    if not found:
+        return []
+    return [
+        f"warning: {len(found)} of {len(theirs)} pictures of val seem to be in train too, such as "
+        f"{found[0][0]} as {found[0][1]}: scores would be too good; keep each in one split"
+    ]
+
+
+def _name(picture: Path) -> tuple[str, ...]:
+    """Return the folders of a picture but those of splits, and its stem or that of its original."""
+    parts = picture.parts[:-1]
+    folders = (part for part in parts if part.rstrip("0123456789").lower() not in SPLITS)
+    return *folders, composed(picture.stem).partition(".rf.")[0]

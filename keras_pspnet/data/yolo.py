@@ -16,9 +16,14 @@ from keras_pspnet.data.annotated import (
     visible,
 )
 from keras_pspnet.data.regions import Region, paint
-from keras_pspnet.data.yolo_splits import folders_outside, labels_folder, pictures_of_splits
+from keras_pspnet.data.yolo_splits import (
+    folders_outside,
+    labels_folder,
+    labels_places,
+    pictures_of_splits,
+)
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import composed, existing, read_bytes
 
 NAMES = ("data.yaml", "data.yml", "dataset.yaml")
 NAMED = "expected names: [leaf, bug, ...]"
@@ -43,8 +48,7 @@ def yolo(path: Path, given: Given) -> Layout | None:
     """
     file = _file(path)
     if file is None:
-        texts = map(path.glob, ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"))
-        if not (path / "masks").is_dir() and next(itertools.chain.from_iterable(texts), None):
+        if not (path / "masks").is_dir() and _has_texts(path):
             raise UserError(
                 f"{path}: YOLO's labels/*.txt, but no data.yaml with the names; add one with "
                 "names: [leaf, bug, ...]"
@@ -60,6 +64,7 @@ def yolo(path: Path, given: Given) -> Layout | None:
         without = 0
         for picture in pictures:
             text = folders[picture.parent] / f"{picture.stem}.txt"
+            text = existing(text) or text
             if (other := found[split].get(text)) is not None:
                 message = f"{picture}: {other[0].name} has the same name; remove one of them"
                 wrong.append(UserError(message))
@@ -71,8 +76,10 @@ def yolo(path: Path, given: Given) -> Layout | None:
             except UserError as error:
                 wrong.append(error)
         if found[split] and without == len(found[split]) == len(pictures):
+            place = next(iter(labels_places(picture.parent)), picture.parent)
             message = (
-                f"{text}: no such file, nor one for another picture of {split or 'it'}; add them"
+                f"{place / text.name}: no such file, nor one for another picture of "
+                f"{split or 'it'}; add them"
             )
             wrong.append(UserError(message))
         wrong += _texts_alone(folders)
@@ -114,7 +121,33 @@ def elsewhere(path: Path) -> list[Path]:
 
 
 def _file(path: Path) -> Path | None:
-    return next((path / name for name in NAMES if (path / name).is_file()), None)
+    """Return data.yaml, or the one .yaml file of another name that names classes beside texts.
+
+    Raises:
+        UserError: several do.
+    """
+    for name in NAMES:
+        if (path / name).is_file():
+            return path / name
+    others = [*visible(path, "*.yaml"), *visible(path, "*.yml")]
+    if not others or not _has_texts(path):
+        return None
+    named = []
+    for file in others:
+        with contextlib.suppress(UserError):
+            if _content(file).get("names"):
+                named.append(file)
+    if len(named) > 1:
+        names = ", ".join(file.name for file in named)
+        raise UserError(
+            f"{path}: {names} have names of classes; call the one that is meant data.yaml"
+        )
+    return named[0] if named else None
+
+
+def _has_texts(path: Path) -> bool:
+    texts = map(path.glob, ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt"))
+    return next(itertools.chain.from_iterable(texts), None) is not None
 
 
 def _texts_alone(folders: dict[Path, Path]) -> list[UserError]:
@@ -127,9 +160,9 @@ def _texts_alone(folders: dict[Path, Path]) -> list[UserError]:
         UserError(f"{text}: no picture of this name in {images}; add or remove one")
         for images, labels in folders.items()
         if images != labels  # beside pictures lie other texts
-        for stems in [{picture.stem for picture in pictures_below(images)}]
+        for stems in [{composed(picture.stem) for picture in pictures_below(images)}]
         for text in visible(labels, "*.txt")
-        if text.stem not in stems and text.name != "classes.txt"
+        if composed(text.stem) not in stems and text.name != "classes.txt"
     ]
 
 
@@ -184,12 +217,14 @@ def _regions(text: Path, names) -> list:
             continue
         where = f"{text}, line {number}"
         try:
-            index, *values = line.split()
-            index, values = int(index), [float(value) for value in values]
+            first, *values = line.split()
+            index, *values = (float(value) for value in (first, *values))
         except ValueError as error:
             raise UserError(
                 f"{where}: not numbers; expected CLASS x1 y1 x2 y2 x3 y3 ..."
             ) from error
+        if not index.is_integer():
+            raise UserError(f"{where}: the class is {first}; it must be an integer")
         if len(values) == 4:
             raise UserError(f"{where}: a box, no polygon; export the data set for segmentation")
         if len(values) < 6 or len(values) % 2:
@@ -197,6 +232,6 @@ def _regions(text: Path, names) -> list:
         if not all(-1 <= value <= 2 for value in values):  # a little outside is usual; no NaN
             raise UserError(f"{where}: coordinates in pixels; expected shares of the picture, 0..1")
         if index not in names:
-            raise UserError(f"{where}: class {index} is not in data.yaml; expected 0..{max(names)}")
-        regions.append((index, [*zip(values[::2], values[1::2])]))
+            raise UserError(f"{where}: class {first} is not in data.yaml; expected 0..{max(names)}")
+        regions.append((int(index), [*zip(values[::2], values[1::2])]))
     return regions

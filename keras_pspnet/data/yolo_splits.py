@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from keras_pspnet.data.annotated import SPLITS, by_split, folders_below, pictures_below
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import is_picture, read_bytes
+from keras_pspnet.files import existing, is_picture, read_bytes
 
 EXPECTED = "images/train/ and labels/train/, or train/images/ and train/labels/"
 
@@ -78,13 +78,14 @@ def labels_folder(pictures: Path) -> Path:
     The last "images" of its path is "labels" there; without such a folder they lie beside the
     pictures.
     """
+    return next((folder for folder in labels_places(pictures) if folder.is_dir()), pictures)
+
+
+def labels_places(pictures: Path) -> list[Path]:
+    """List where the text files of a folder's pictures may lie, the likeliest first."""
     parts = pictures.parts
-    for index in reversed(range(len(parts))):
-        if parts[index] == "images":
-            labels = Path(*parts[:index], "labels", *parts[index + 1 :])
-            if labels.is_dir():
-                return labels
-    return pictures
+    named = [index for index in reversed(range(len(parts))) if parts[index] == "images"]
+    return [Path(*parts[:index], "labels", *parts[index + 1 :]) for index in named]
 
 
 def folders_outside(file: Path, content: dict) -> list[Path]:
@@ -175,7 +176,7 @@ def _pictures(file: Path, place: Path, base: Path, errors: list) -> list[Path]:
         if not (name := line.strip().replace("\\", "/")):
             continue
         choices = (place.parent / name, base / name, *_by_ends(name, base, file.parent))
-        picture = next((choice for choice in choices if _is_there(choice)), None)
+        picture = next(filter(None, map(existing, choices)), None)
         if picture is None or not is_picture(picture):
             what = "is not there" if picture is None else "is no picture"
             errors.append(UserError(f"{place}, line {number}: {name} {what}; correct it"))

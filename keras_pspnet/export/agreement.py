@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class ComparisonPictures:
         expected: the Keras model's class ids (1, H, W) for each image, at the model's size.
         keras_predictor: the Keras model.
         source: what the pictures are, for the card.
+        faults: warnings of those that show nothing.
     """
 
     images: list[np.ndarray]
@@ -35,11 +36,10 @@ class ComparisonPictures:
     expected: list[np.ndarray]
     keras_predictor: Predictor
     source: str
+    faults: tuple[str, ...] = ()
 
     @classmethod
-    def read(
-        cls, calibration, network, labels: LabelSet, source, say: Callable
-    ) -> ComparisonPictures:
+    def read(cls, calibration, network, labels: LabelSet, source) -> ComparisonPictures:
         """Read the pictures and run the Keras model on them.
 
         Args:
@@ -47,14 +47,14 @@ class ComparisonPictures:
             network: a keras.Model of a fixed size with one output, the logits.
             labels: its classes.
             source: what the pictures are, as "given pictures"; the card adds their number.
-            say: called with a warning, a line of text, if some of the pictures show nothing.
 
         Raises:
             UserError: no pictures, a picture that cannot be read, pictures that all show nothing, a
                 mask whose shape or labels do not fit, a model whose logits are not finite.
         """
         size = tuple(network.input.shape[1:3])
-        pictures, source = read_pictures(calibration, size, source, say)
+        said: list[str] = []
+        pictures, source = read_pictures(calibration, size, source, said.append)
         for name, image, mask in pictures:
             if mask is not None:
                 _check_mask(mask, image, len(labels), f"the mask of {name}")
@@ -66,7 +66,8 @@ class ComparisonPictures:
                 raise UserError("the model's logits are not numbers; its training has diverged")
             expected.append(logits.argmax(-1))
         _, images, masks = map(list, zip(*pictures))
-        return cls(images, masks, expected, keras_predictor, source)
+        faults = tuple(line.removeprefix("WARNING: ") for line in said)
+        return cls(images, masks, expected, keras_predictor, source, faults)
 
     def calibration_inputs(self) -> Iterator[np.ndarray]:
         """Yield at most `CALIBRATION_PICTURES` inputs of the model: uint8 (1, H, W, 3)."""
@@ -76,14 +77,15 @@ class ComparisonPictures:
         return resize_image(image, self.keras_predictor.size)[None]
 
     def warnings(self) -> list[str]:
-        """Return what makes every comparison on these pictures worthless, as lines of text."""
+        """Return what makes comparisons on these pictures worth less, as lines of text."""
         first = self.expected[0].flat[0]
         if any((classes != first).any() for classes in self.expected):
-            return []
+            return list(self.faults)
         name = self.keras_predictor.labels.names[first]
         return [
+            *self.faults,
             f"the Keras model predicts {name} alone on all {len(self.images)} pictures; agreement "
-            "there proves little"
+            "there proves little",
         ]
 
     def compare(self, predictor: Predictor) -> dict:

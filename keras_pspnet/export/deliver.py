@@ -134,7 +134,7 @@ def export_files(
     if len(labels) != network.output.shape[-1]:
         raise UserError(f"{len(labels)} labels for a model of {network.output.shape[-1]} classes")
     size = tuple(network.input.shape[1:3])
-    pictures = ComparisonPictures.read(calibration, network, labels, source, say)
+    pictures = ComparisonPictures.read(calibration, network, labels, source)
     _check_targets(out, formats)
     say(f"comparing on {pictures.source}, at {size[0]}x{size[1]}")
     for warning in pictures.warnings():

@@ -68,28 +68,37 @@ class Sizes:
         self.width = max(self.width, image.shape[1])
 
 
-def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes) -> list[str]:
-    """Return a line if a model that was trained on crops of pictures sees larger ones shrunk.
+def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes, data) -> list[str]:
+    """Return a line if a model sees pictures shrunk of which it was trained on crops.
+
+    Of other pictures nothing is said: where they are larger their things can be larger too, and
+    windows at their own size then score far worse.
 
     Args:
         model: its path or preset:NAME, see `recipe_file`. Of a loaded model nothing is known.
         predictor: the model.
         protocol: how it was fed.
         seen: the pictures' sizes.
+        data: the dataset's name and its folder or None. Folders of one's own have one name, so
+            theirs must be the one that the model was trained on.
     """
     if not _is_path(model):
         return []
+    name, path = data
+    file = recipe_file(model)
     try:
-        recipe = json.loads(read_bytes(recipe_file(model)))
+        recipe = json.loads(read_bytes(file))
         recipe = recipe.get("recipe", recipe)  # a preset's card holds it beside other things
         crop = tuple(int(side) for side in recipe["crop"])
-        cropped = not recipe["resize_to_crop"]
+        same = recipe["dataset"] == name and not recipe["resize_to_crop"]
+        if same and name == "folder":
+            same = os.path.realpath(file.parent / recipe["data_dir"]) == os.path.realpath(path)
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
     shrunk = predictor.size == crop and protocol.crop is None
-    if not (cropped and shrunk and (seen.height > crop[0] or seen.width > crop[1])):
+    if not (same and shrunk and (seen.height > crop[0] or seen.width > crop[1])):
         return []
     return [
-        "note: this model was trained on crops of {0}x{1} of pictures at their own size, and the "
-        "pictures here are larger; --crop {0} {1} fits it better".format(*crop)
+        "note: this model was trained on crops of {0}x{1} of this data set's pictures, and sees "
+        "them shrunk; --crop {0} {1} shows them at the size of the training".format(*crop)
     ]

@@ -2,13 +2,20 @@
 
 import dataclasses
 import math
+import numbers
 import shutil
 import tempfile
 
 import numpy as np
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.images import IMAGENET_MEAN, as_picture, resize_image, resize_nearest
+from keras_pspnet.images import (
+    IMAGENET_MEAN,
+    as_picture,
+    check_size,
+    resize_image,
+    resize_nearest,
+)
 from keras_pspnet.inference.enlarge import best_classes, mix, places, resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.predictor import Predictor
@@ -54,16 +61,26 @@ class Protocol:
     flip: bool = False
 
     def __post_init__(self):
-        if self.crop is None and (self.base is not None or tuple(self.scales) != (1.0,)):
-            raise UserError("--scales and --base belong to the sliding window; give --crop H W too")
-        if self.crop is not None and min(self.crop) < 1:
-            raise UserError(f"--crop {' '.join(map(str, self.crop))}: expected pixels, at least 1")
-        if self.base is not None and self.base < 1:
-            raise UserError(f"--base {self.base}: expected pixels, at least 1")
-        if not self.scales or not all(0 < scale < 100 for scale in self.scales):
-            raise UserError(f"--scales {self.scales}: expected positive numbers, as 0.5,1,1.5")
-        if len(set(self.scales)) < len(self.scales):
-            raise UserError(f"--scales {self.scales}: a scale appears twice")
+        check_size(self.crop, "crop")
+        if self.crop is not None:
+            object.__setattr__(self, "crop", tuple(map(int, self.crop)))
+        scales = tuple(self.scales) if np.iterable(self.scales) else ()
+        if not scales or not all(isinstance(s, numbers.Real) and 0 < s < 100 for s in scales):
+            raise UserError(
+                f"scales {self.scales!r}: expected positive numbers, one or several, as (0.5, 1)"
+            )
+        if len(set(scales)) < len(scales):
+            raise UserError(f"scales {self.scales}: a scale appears twice")
+        object.__setattr__(self, "scales", scales)
+        if self.crop is None and (self.base is not None or scales != (1.0,)):
+            raise UserError(
+                "scales and base belong to the sliding window; give --crop H W too, in Python "
+                "crop=(H, W)"
+            )
+        if self.base is not None and not (
+            isinstance(self.base, numbers.Integral) and self.base >= 1
+        ):
+            raise UserError(f"base {self.base!r}: expected pixels, a whole number of at least 1")
 
     def check(self, predictor: Predictor, confidence=False) -> None:
         """Check that a model can be used with this protocol.
@@ -78,19 +95,19 @@ class Protocol:
         """
         if predictor.output == "classes" and self != Protocol():
             raise UserError(
-                "--crop, --scales and --flip average probabilities, the model gives class ids "
-                "alone; export it with --output logits"
+                "crop, scales and flip average probabilities, the model gives class ids alone; "
+                "export it with --output logits, in Python output='logits'"
             )
         if predictor.output == "classes" and confidence:
             raise UserError(
-                "--confidence is the largest probability, the model gives class ids alone; export "
-                "it with --output logits"
+                "confidence is the largest probability, the model gives class ids alone; export "
+                "it with --output logits, in Python output='logits'"
             )
         if self.crop and predictor.size and tuple(self.crop) != tuple(predictor.size):
             height, width = predictor.size
             raise UserError(
-                f"--crop {self.crop[0]} {self.crop[1]}: the model takes {height}x{width} alone; "
-                f"expected --crop {height} {width}"
+                f"crop {self.crop[0]}x{self.crop[1]}: the model takes {height}x{width} alone; "
+                f"expected --crop {height} {width}, in Python crop=({height}, {width})"
             )
 
 
@@ -118,7 +135,7 @@ def segment(
         UserError: the picture cannot be read, the array has another shape or range, the model is
             not one of this package, or does not fit the other arguments.
     """
-    protocol = Protocol(crop, base, tuple(scales), flip)
+    protocol = Protocol(crop, base, scales, flip)
     return segment_with(as_predictor(model), image, protocol, confidence)
 
 

@@ -61,5 +61,6 @@ def check_ours(model, name) -> None:
     """
     layers = {layer.name: layer for layer in getattr(model, "layers", ())}
     if not isinstance(layers.get("main"), Upsample):
-        hint = "; load it with load_model first" * isinstance(model, (str, Path))
+        is_path = isinstance(model, (str, Path))
+        hint = f"; load it with keras_pspnet.load_model({str(model)!r})" * is_path
         raise UserError(f"{name}: a {type(model).__name__}, not a model of build_pspnet{hint}")

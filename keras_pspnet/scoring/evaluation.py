@@ -78,7 +78,7 @@ def protocol_on(name, crop, base, scales, flip) -> Protocol:
     """
     if crop is not None and base is None:
         base = BASES.get(name)
-    return Protocol(None if crop is None else tuple(crop), base, tuple(scales), flip)
+    return Protocol(crop, base, scales, flip)
 
 
 class Evaluation:
@@ -90,7 +90,7 @@ class Evaluation:
 
     def __init__(self, model, name, path=None, *, split, protocol: Protocol, labels=None):
         self.model, self.protocol, self.labels = model, protocol, labels
-        self.name, self.split = name, split
+        self.name, self.path, self.split = name, path, split
         self.notes: list[str] = []
         known = known_labels(model, labels)
         self.source = _open_for(known, name=name, path=path, split=split)
@@ -121,8 +121,11 @@ class Evaluation:
         )
         if boundary:
             contours.add_to(scores)
-        self.notes = crop_notes(self.model, predictor, self.protocol, sizes)
-        return {**scores, "protocol": dataclasses.asdict(self.protocol)}
+        data = self.name, self.path
+        self.notes = crop_notes(self.model, predictor, self.protocol, sizes, data)
+        protocol = dataclasses.asdict(self.protocol).items()
+        lists = {key: list(value) if isinstance(value, tuple) else value for key, value in protocol}
+        return {**scores, "protocol": lists}
 
 
 def _open_for(labels: LabelSet | None, **place) -> Source:

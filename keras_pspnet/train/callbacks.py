@@ -9,6 +9,9 @@ from keras_pspnet.errors import UserError
 from keras_pspnet.progress import Meter
 from keras_pspnet.train import checkpoint
 
+RATES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+"""Callbacks that set the learning rate: a schedule of the optimizer's lets none do so."""
+
 
 class StepCallback(keras.callbacks.Callback):
     """After each step: check the loss, show progress, write a checkpoint if the last one is old.
@@ -66,7 +69,7 @@ class UserCallbacks(keras.callbacks.Callback):
         callbacks: Keras callbacks, one or a list.
 
     Raises:
-        UserError: one of them is no Keras callback.
+        UserError: one of them is no Keras callback, or sets the learning rate.
     """
 
     def __init__(self, callbacks):
@@ -77,6 +80,11 @@ class UserCallbacks(keras.callbacks.Callback):
                 raise UserError(
                     f"callbacks: {callback!r}; expected Keras callbacks, as "
                     "keras.callbacks.EarlyStopping(...)"
+                )
+            if isinstance(callback, RATES):
+                raise UserError(
+                    f"callbacks: {type(callback).__name__} sets the learning rate, which here "
+                    "follows the recipe; leave it out, and change the recipe's learning_rate"
                 )
         self.first = 0  # of the batches of an epoch that is resumed
         self.epoch_logs = None

@@ -72,15 +72,17 @@ def fit(
             `model.fit`; one that sets `model.stop_training` ends the run. Their state is not kept:
             in a resumed run they begin anew.
         augmentation: an `Augmentation`, or a function that is called as one (image, mask and seed
-            as tensors), instead of the recipe's. A run is resumed with the same bits if the same
-            seed gives the same result.
+            as tensors), instead of the recipe's; it is tried on the first pair. A run is resumed
+            with the same bits if the same seed gives the same result.
 
     Returns:
-        The model after the last step.
+        The model after the last step; after EarlyStopping(restore_best_weights=True) what that
+        restored. Of a finished run that is resumed, what last.keras holds: the last step.
 
     Raises:
         UserError: no such recipe, a folder that may not be used, a dataset or a start that cannot
-            be read, a callback that is none of Keras's, a loss that is not finite.
+            be read, a callback that is none of Keras's or sets the learning rate, an augmentation
+            that fails or returns no pair, a loss that is not finite.
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     users = UserCallbacks(callbacks)
@@ -101,10 +103,12 @@ def fit(
     if not pixels.any():
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
-    notes = [*train.notes, *val.notes, *about(recipe, surveys, crops)]
+    notes = [*train.notes, *val.notes, *about(recipe, (train, val), surveys, crops)]
     notes += [moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
+    if augmentation is not None:
+        pipeline.check_augmentation(train, augmentation, recipe.seed)
     run = Run(recipe, out, train, val, data, crops, start, users, augmentation)
     if goes_on and (users.callbacks or augmentation):
         print(
@@ -125,7 +129,7 @@ def fit(
             config["start"] = {"path": place, "sha256": start.sha256}
         write_json(out / "recipe.json", config)
         return run.train()
-    except UserError:
+    except Exception:
         if not run.last.exists():  # nothing to resume: remove what this call wrote
             for path in new:
                 path.unlink(missing_ok=True)

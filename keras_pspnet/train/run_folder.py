@@ -15,6 +15,9 @@ from keras_pspnet.train.state import read_state
 def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
+    A new one may use a folder that holds its own recipe.json alone: that run ended before its first
+    checkpoint.
+
     Raises:
         UserError: the folder holds a run and `resume` is False, a run of another recipe or start,
             or a best.keras that the training would replace and that is not of its run.
@@ -25,7 +28,7 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
     out = Path(out)
     file, best = out / "recipe.json", out / "best.keras"
     begun = (out / "last.keras").exists()
-    if not resume and (file.exists() or begun):
+    if not resume and (begun or (file.exists() and not _never_began(file, recipe))):
         raise UserError(f"{out}: holds a run already; add --resume, or choose another --out")
     if file.exists():
         before = _read_recipe(file)
@@ -38,6 +41,16 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
             f"{best}: a training here would replace it, and no last.keras says that it is of the "
             "same run; move it, or choose another --out"
         )
+
+
+def _never_began(file: Path, recipe: Recipe) -> bool:
+    """Return whether a run folder holds nothing but its recipe, and what a kill left half-written.
+
+    The recipe must be one of this version; `check_same_recipe` compares the values.
+    """
+    others = (other for other in file.parent.iterdir() if other != file)
+    alone = all(other.name.startswith(".") and ".partial" in other.name for other in others)
+    return alone and set(recipe.to_config()) <= set(_read_recipe(file))
 
 
 def _ends_first_epoch(best: Path) -> bool:

@@ -7,7 +7,9 @@ import itertools
 from pathlib import Path
 
 from keras_pspnet.data.datasets import open_source
-from keras_pspnet.data.pairs import Source, Survey
+from keras_pspnet.data.pairs import Source
+from keras_pspnet.data.splitting import in_both
+from keras_pspnet.data.survey import Survey, almost_black, turned_by_exif
 from keras_pspnet.errors import UserError
 from keras_pspnet.train.recipe_fields import Recipe
 
@@ -28,9 +30,15 @@ def open_splits(recipe: Recipe, data_dir=None) -> tuple[Source, Source]:
     train = open_source(recipe.dataset, data_dir, split=recipe.train_split, size=recipe.crop)
     val = open_source(recipe.dataset, data_dir, split=recipe.val_split, size=recipe.crop)
     train, val = train.first(recipe.train_images), val.first(recipe.val_images)
+    if not val and not val.unpaired:
+        raise UserError(
+            f"{data_dir or recipe.dataset}: no pictures to validate on, {len(train)} to train on; "
+            "add pictures"
+        )
     if len(train) < recipe.batch_size and not train.unpaired:
         raise UserError(
-            f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures"
+            f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures; add "
+            "some, or give a smaller batch_size"
         )
     return train, val
 
@@ -40,20 +48,17 @@ def exceeds(survey: Survey, crop) -> bool:
     return any(side > limit for size in survey.sizes for side, limit in zip(size, crop))
 
 
-def about(recipe: Recipe, surveys: list[Survey], crops: bool) -> list[str]:
+def about(recipe: Recipe, sources, surveys: list[Survey], crops: bool) -> list[str]:
     """Return what a user should know of the pictures before they are trained on.
 
     Args:
-        surveys: of the training and of the validation pictures.
+        sources, surveys: of the training and of the validation pictures.
         crops: whether the validation sees crops of larger pictures.
     """
-    lines = []
     turned = sum(survey.turned for survey in surveys)
-    if turned:
-        whose = "pictures are turned by their EXIF, their masks have none"
-        if turned == 1:
-            whose = "picture is turned by its EXIF, its mask has none"
-        lines.append(f"warning: {turned} {whose}: look at the samples of `keras-pspnet look`")
+    lines = turned_by_exif(turned, sources[0].uncovered is not None) + almost_black(surveys)
+    if recipe.dataset == "folder":
+        lines += in_both(*sources)
     if crops:
         lines.append(
             "validation on centre crops of {0}x{1} of larger pictures; `evaluate --crop {0} {1}` "

@@ -12,6 +12,9 @@ from PIL import Image
 import keras_pspnet
 from keras_pspnet import cli
 from keras_pspnet.cli import commands
+from keras_pspnet.inference.model_facts import Sizes, crop_notes
+from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.segment import Protocol
 from keras_pspnet.labels import SCENES, LabelSet
 from keras_pspnet.network.main_head import set_labels
 
@@ -188,20 +191,29 @@ def test_predict_takes_a_sliding_window(model, data, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "0_classes.png")), expected)
 
 
-def test_a_model_of_crops_that_sees_whole_pictures_gets_a_note(model, data, tmp_path, capsys):
-    run, note = tmp_path / "run", "--crop 49 49 fits it better"
+def test_a_model_of_crops_that_sees_its_own_pictures_shrunk_gets_a_note(
+    model, data, tmp_path, capsys
+):
+    run, note = tmp_path / "run", "--crop 49 49 shows them at the size of the training"
     run.mkdir()
     shutil.copy(model / "model.keras", run / "best.keras")
-    recipe = {"crop": [49, 49], "resize_to_crop": False}
+    recipe = {"dataset": "folder", "crop": [49, 49], "resize_to_crop": False, "data_dir": "../data"}
+    network, seen = Predictor(None, "logits", SCENES, (49, 49)), Sizes()
+    seen.height, seen.width = 49, 60
+
+    def notes(name="folder", path=data, crop=None, **changes):
+        (run / "recipe.json").write_text(json.dumps({**recipe, **changes}))
+        return crop_notes(run / "best.keras", network, Protocol(crop), seen, (name, path))
+
+    assert note in notes()[0]
+    assert note in notes("camvid", "anywhere", dataset="camvid", data_dir="elsewhere")[0]
+    assert not notes(crop=(49, 49))
+    assert not notes(resize_to_crop=True)
+    assert not notes("camvid")
+    assert not notes(data_dir="../other") and not notes(data_dir=None)  # another folder
     (run / "recipe.json").write_text(json.dumps(recipe))
-    pictures = str(data / "images" / "val")
-    predict = ["predict", str(run / "best.keras"), pictures, "--out", str(tmp_path / "out")]
-    assert evaluate(run / "best.keras", data) == 0 and cli.main(predict) == 0
-    assert capsys.readouterr().out.count(note) == 2
-    assert evaluate(run / "best.keras", data, "--crop", "49", "49") == 0
-    (run / "recipe.json").write_text(json.dumps({**recipe, "resize_to_crop": True}))
     assert evaluate(run / "best.keras", data) == 0
-    assert note not in capsys.readouterr().out
+    assert capsys.readouterr().out.count(note) == 1
 
 
 # --- the scores ---

@@ -229,6 +229,31 @@ def test_many_bad_pictures_are_counted(model, data, tmp_path, capsys):
     assert written(out) == {"0_classes.png", "1_classes.png"}
 
 
+def test_a_path_that_is_not_there_stops_no_other(model, picture, tmp_path, capsys):
+    out, missing = tmp_path / "out", tmp_path / "no.png"
+    command = [model / "pspnet_float32.tflite", [missing, picture], out, "--no-overlay"]
+    assert predict(*command) == 2
+    assert written(out) == {"0_classes.png"}
+    says = f"keras-pspnet: {missing}: no such file or folder; the other is in {out}\n"
+    assert capsys.readouterr().err == says
+    assert predict(model / "model.keras", [missing], tmp_path / "new") == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_earlier_outputs_in_the_same_folder_are_passed_over(model, network, data, capsys):
+    folder = data / "images" / "val"
+    Image.new("L", (9, 9)).save(folder / "other_classes.png")  # of no picture here
+    expected = {f"{n}{end}" for n in ("0", "1", "other_classes") for end in prediction.ENDS}
+    expected -= {f"{name}_overlay.jpg" for name in ("0", "1", "other_classes")}
+    expected |= {"0.png", "1.png", "other_classes.png"}
+    for _ in range(2):
+        assert predict(model / "model.keras", [folder], folder, "--confidence") == 0
+        assert written(folder) == expected
+    lines = [line for line in capsys.readouterr().out.splitlines() if "3 pictures, as" in line]
+    assert "passed over" not in lines[0]
+    assert lines[1].endswith("; 9 of an earlier `predict` passed over")
+
+
 def test_nothing_but_bad_pictures_is_said_before_tensorflow(
     model, data, tmp_path, capsys, monkeypatch
 ):
@@ -239,6 +264,21 @@ def test_nothing_but_bad_pictures_is_said_before_tensorflow(
     assert predict(model / "model.keras", [folder], tmp_path / "out") == 2
     assert capsys.readouterr().err.endswith("2 of 2 files cannot be segmented\n")
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_12_bits_get_a_note(model, data, tmp_path, capsys):
+    folder = data / "images" / "val"
+    for name, array in (
+        ("2", np.uint16([[0, 4095]])),
+        ("3", np.uint16([[0, 4500]])),  # of 16 bits
+        ("4", np.uint16([[0, 0]])),
+        ("5", np.uint8([[0, 9]])),
+        ("6", np.uint16([[300, 2000]])),
+    ):
+        Image.fromarray(array.repeat(9, 0)).save(folder / f"{name}.png")
+    assert predict(model / "pspnet_float32.tflite", [folder], tmp_path, "--no-overlay") == 0
+    said = capsys.readouterr().out
+    assert said.count("note: ") == 1 and f"note: {folder / '2.png'} and 1 more: 16 bits a" in said
 
 
 def test_what_cannot_be_written_stops_the_command(model, data, tmp_path, capsys):
@@ -276,11 +316,11 @@ def test_each_picture_is_decoded_once_while_another_is_segmented(model, tmp_path
 # --- videos ---
 
 
-def write_video(path, frames, rotation=0):
+def write_video(path, frames, rotation=0, options=()):
     """Write pictures (H, W, 3) as a video, one each half second but the last, which comes later."""
     import av
 
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=dict(options)) as container:
         stream = container.add_stream("h264", rate=2, options={"crf": "1"})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt = "yuv420p"
@@ -337,6 +377,23 @@ def test_a_bad_video_leaves_nothing(model, clip, tmp_path, capsys, trouble):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["long.mov", "long.mkv"])
+def test_a_video_that_is_cut_off_gives_the_frames_that_are_left(model, tmp_path, capsys, name):
+    video, out = tmp_path / name, tmp_path / "out"
+    frames = [scenes.scene(index % 3, size=(48, 64))[0] for index in range(12)]
+    write_video(video, frames, options={"movflags": "faststart"} if name == "long.mov" else {})
+    assert predict(model / "pspnet_float32.tflite", [video], out) == 0
+    assert len(read_video(out / "long_overlay.mp4")[1]) == 12
+    video.write_bytes(video.read_bytes()[: video.stat().st_size // 2])
+    assert predict(model / "pspnet_float32.tflite", [video], out) == 2
+    seen = capsys.readouterr()
+    left = len(read_video(out / "long_overlay.mp4")[1])
+    assert 2 < left < 10
+    says = f"{video}: the file is cut off; long_overlay.mp4 shows the {left} frames in it\n"
+    assert seen.err == f"keras-pspnet: {says}"
+    assert "1 video, as _overlay.mp4" in seen.out
+
+
 def test_ctrl_c_in_a_video_leaves_nothing(model, clip, tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -350,6 +407,14 @@ def test_what_a_video_needs(model, clip, tmp_path, capsys, monkeypatch):
     file, out = model / "pspnet_float32.tflite", tmp_path / "out"
     assert predict(file, [clip], out, "--no-overlay") == 2
     assert "clip.mov: of a video an overlay is written" in capsys.readouterr().err
+    for option in (["--confidence"], ["--ids", "mask"]):
+        assert predict(file, [clip], out, *option) == 2
+        says = f"clip.mov: of a video an overlay is written; leave {option[0]} out"
+        assert says in capsys.readouterr().err
+    (tmp_path / "folder").mkdir()
+    clip.rename(clip := tmp_path / "folder" / "clip.mov")
+    assert predict(file, [clip.parent], out) == 2
+    assert f"no pictures in this folder; name its videos, as {clip}" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "av", None)
     assert predict(file, [clip], out) == 2
     assert "pip install 'keras-pspnet[video]'" in capsys.readouterr().err

@@ -141,6 +141,8 @@ def test_export_wants_a_keras_file(model, tmp_path, capfd):
     "arguments, message",
     [
         (["--formats", "float32,float64"], "float64"),
+        (["--formats", "float32 float64"], "float64"),
+        (["--formats", ","], "no formats"),
         (["--output", "colors"], "colors"),
         (["--size", "0", "10"], "size"),
         (["--labels", "nobody"], "nobody"),
@@ -153,6 +155,14 @@ def test_wrong_export_requests(model, tmp_path, capfd, arguments, message):
     out = tmp_path / "out"
     assert message in fails(capfd, "export", model / "model.keras", "--out", out, *arguments)
     assert not out.exists()
+
+
+def test_formats_take_commas(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["export", "m.keras", "--out", "o", "--formats", "int8", "float16"])
+    assert end.value.code == 2
+    error = capsys.readouterr().err
+    assert "unrecognized arguments: float16; --formats takes its names with commas" in error
 
 
 @pytest.mark.parametrize("picture", ["missing", "text", "truncated", "empty folder"])

@@ -52,9 +52,15 @@ def pictures(root, place, suffix=".png"):
         yield number, split, f"p{number}"
 
 
-def masks_of(make, labels=None, folder="masks/{split}/{stem}.png", suffix=".png"):
+def masks_of(
+    make,
+    labels=None,
+    folder="masks/{split}/{stem}.png",
+    suffix=".png",
+    place="images/{split}/{stem}{suffix}",
+):
     def build(root):
-        for number, split, stem in pictures(root, "images/{split}/{stem}{suffix}", suffix):
+        for number, split, stem in pictures(root, place, suffix):
             save(make(truth(number)), root / folder.format(split=split, stem=stem))
         if labels:
             write(root / "labels.json", labels)
@@ -243,6 +249,13 @@ KINDS = {
     "palette": masks_of(as_palette, NAMED),
     "palette of a paint program": masks_of(shuffled_palette, NAMED | {"colors": COLORS}),
     "one ending": masks_of(lambda mask: mask, NAMED, "masks/{split}/{stem}_mask.png"),
+    "split first": masks_of(
+        lambda mask: mask,
+        NAMED,
+        "{split}/masks/{stem}.png",
+        ".png",
+        "{split}/images/{stem}{suffix}",
+    ),
     "CVAT": cvat,
     "labelmap.txt": plain_with_labelmap,
     "two endings": masks_of(lambda mask: mask, NAMED, "masks/{split}/{stem}_gt_ids.png"),

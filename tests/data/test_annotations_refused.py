@@ -306,6 +306,8 @@ def texts(tmp_path):
         ("0 12 14 20 30 25 8", "coordinates in pixels"),
         ("9 0.1 0.1 0.5 0.5 0.9 0.1", "class 9 is not in data.yaml"),
         ("leaf 0.1 0.1 0.5 0.5 0.9 0.1", "not numbers"),
+        ("0.5 0.1 0.1 0.5 0.5 0.9 0.1", "the class is 0.5; it must be an integer"),
+        ("nan 0.1 0.1 0.5 0.5 0.9 0.1", "the class is nan; it must be an integer"),
     ],
 )
 def test_a_line_of_yolo_that_is_no_polygon_is_named(refused, texts, line, says):
@@ -313,6 +315,25 @@ def test_a_line_of_yolo_that_is_no_polygon_is_named(refused, texts, line, says):
     file.write_text(f"0 0.1 0.1 0.5 0.5 0.9 0.1\n\n{line}\n")
     message = refused(use, root)
     assert message.startswith(f"{file}, line 3: ") and says in message
+
+
+def test_a_class_of_yolo_may_be_a_whole_number_as_a_float(texts):
+    root, file = texts
+    mask = open_source("folder", root, split="train").read(0)[1]
+    file.write_text("".join(f"{line[0]}.0{line[1:]}\n" for line in file.read_text().splitlines()))
+    np.testing.assert_array_equal(open_source("folder", root, split="train").read(0)[1], mask)
+
+
+@pytest.mark.parametrize("name", ["dataset.yml", "leaves.yaml", "leaves.yml"])
+def test_the_names_of_yolo_may_be_in_a_file_of_another_name(refused, texts, name):
+    root, _ = texts
+    (root / "data.yaml").rename(root / name)
+    write(root / "tracker.yaml", "batch: 3\n")
+    assert len(open_source("folder", root, split="train").labels) == 3
+    write(root / "more.yaml", "names: [x]\n")
+    message = refused(use, root)
+    assert message.startswith(f"{root}: ") and name in message and "more.yaml" in message
+    assert message.endswith("have names of classes; call the one that is meant data.yaml")
 
 
 LAUGHS = "a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\nnames: [*c, *c]\n"

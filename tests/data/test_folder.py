@@ -318,3 +318,16 @@ def test_layouts_with_a_name_of_their_own_are_told(tmp_path, refused, place, nam
     (tmp_path / place).mkdir(parents=True)
     (tmp_path / "images").mkdir()
     assert f"use --dataset {name}" in refused(splits_of, "folder", tmp_path)
+
+
+def test_a_data_set_below_is_no_split_whatever_its_name(tmp_path, refused):
+    plain_folder(tmp_path / "export", "a.png", "b.png")
+    message = refused(splits_of, "folder", tmp_path)
+    assert message.endswith(f"expected a folder such as {tmp_path / 'export'}")
+
+
+def test_a_split_without_masks_is_named_where_splits_are_first(tmp_path, refused):
+    KINDS["split first"](tmp_path)
+    (tmp_path / "val/images").rename(tmp_path / "val/pictures")
+    message = refused(open_source("folder", tmp_path, split="val").paired)
+    assert message.startswith(f"{tmp_path / 'val/images'}: no such folder")

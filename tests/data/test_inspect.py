@@ -143,13 +143,14 @@ def test_a_good_dataset_is_counted(tmp_path, capfd, layout):
 
 def test_the_shares_of_a_small_dataset_by_hand(tmp_path, capfd):
     for split, rows in (("train", [[0, 0, 1], [0, 255, 0]]), ("val", [[1, 1, 1], [1, 1, 1]])):
-        picture, mask = places("folder", tmp_path, split, "a.png")
-        save(np.zeros((2, 3, 3), np.uint8), picture)
+        picture, mask = places("folder", tmp_path, split, f"{split}.png")
+        save(np.full((2, 3, 3), 17 if split == "val" else 99, np.uint8), picture)
         save(np.array(rows, np.uint8), mask)
     code, lines, _ = run(capfd, "look", "--dataset", "folder", "--data-dir", tmp_path)
     assert code == 0 and lines == [
         f"{tmp_path}: pictures and masks",
-        "nobody has named the 2 classes: they are the values of the masks",
+        "nobody has named the 2 classes: values 0, 1 are classes, 255 is void; name them in "
+        "labels.json if 255 is a class",
         "train: 1 good pair, 3x2 pixels",
         "val: 1 good pair, 3x2 pixels",
         "class            train  pictures       val  pictures",

@@ -309,7 +309,7 @@ def test_binary_masks_are_not_void_in_silence_where_two_classes_are_named(tmp_pa
         ),
         ((1, 2, 255), "nobody has named the 2 classes: values 1, 2 are classes, 255 is void; "),
         ((*range(0, 24, 2), 255), "values 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, ... are classes, "),
-        ((0, 1, 2, 255), "nobody has named the 3 classes: they are the values of the masks"),
+        ((0, 1, 2, 255), "nobody has named the 3 classes: values 0, 1, 2 are classes, 255 is void"),
         ((0, 128), "nobody has named the 2 classes: they are the values of the masks"),
     ],
 )
@@ -327,3 +327,109 @@ def test_255_is_a_class_where_labels_json_names_it(tmp_path):
     source = open_source("folder", tmp_path, split="val")
     np.testing.assert_array_equal(source.read(0)[1], mask // 127)
     assert not [note for note in source.notes if "void" in note]
+
+
+def binary_masks(root, *highs):
+    """A mask of 0 and each value, the last in val."""
+    for number, high in enumerate(highs):
+        split = "train" if number < len(highs) - 1 else "val"
+        picture = np.full((3, 4, 3), 50 + number, np.uint8)
+        mask = np.array([[0, 0, high, high]] * 3, np.uint8)
+        for array, kind in ((picture, "images"), (mask, "masks")):
+            (root / kind / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(root / kind / split / f"{number}.png")
+    return [root / "masks" / ("train" if n < len(highs) - 1 else "val") / f"{n}.png"
+            for n in range(len(highs))]  # fmt: skip
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("highs", [(1, 255, 255, 255), (255, 255, 255, 1)])
+def test_binary_masks_of_two_kinds_are_refused_and_one_of_each_is_named(
+    tmp_path, refused, highs, named
+):
+    files = binary_masks(tmp_path, *highs)
+    if named:
+        write(tmp_path / "labels.json", {"names": ["ground", "leaf"]})
+    one, other = files[highs.index(255)], files[highs.index(1)]
+    message = refused(open_source, "folder", tmp_path, split="train")
+    assert message.startswith(f"{one}: holds 0 and 255 alone, {other} 0 and 1; write a labels.json")
+    for says, void in (
+        ('"ids": {"0": 0, "1": 1, "255": 1}, "ignore": 254', False),
+        ('"ids": {"0": 0, "1": 1}', True),
+    ):
+        assert says in message
+        write(tmp_path / "labels.json", '{"names": ["background", "object"], ' + says + "}")
+        for split, index in (("train", 0), ("val", -1)):
+            expected = 255 if void and highs[index] == 255 else 1
+            mask = open_source("folder", tmp_path, split=split).read(0)[1]
+            np.testing.assert_array_equal(mask, [[0, 0, expected, expected]] * 3)
+
+
+def test_a_model_of_binary_masks_does_not_score_two_kinds_in_silence(tmp_path, refused):
+    binary_masks(tmp_path, 1, 255)
+    names = ("background", "object")
+    either = LabelSet(names, ids={0: 0, 1: 1}), LabelSet(names, ids={0: 0, 255: 1}, ignore=254)
+    for model in either:
+        message = refused(open_source, "folder", tmp_path, split="val", labels=model)
+        assert "holds 0 and 255 alone" in message
+    both = LabelSet(names, ids={0: 0, 1: 1, 255: 1}, ignore=254)
+    mask = open_source("folder", tmp_path, split="val", labels=both).read(0)[1]
+    np.testing.assert_array_equal(mask, [[0, 0, 1, 1]] * 3)
+
+
+def test_void_beside_the_object_is_void(tmp_path):
+    first, *_ = binary_masks(tmp_path, 1, 255, 1)
+    Image.fromarray(np.array([[0, 255, 1, 1]] * 3, np.uint8)).save(first)
+    mask = open_source("folder", tmp_path, split="train").read(0)[1]
+    np.testing.assert_array_equal(mask, [[0, 255, 1, 1]] * 3)
+
+
+GREYS = {"names": ["a", "b", "c"], "colors": [[0, 0, 0], [128, 128, 128], [255, 255, 255]]}
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ((0, 128, 255), (0, 1, 2)),
+        ((0, 128, 0), (0, 1, 0)),
+        ((0, 255, 0), (0, 255, 0)),  # nothing says that void is a class
+        ((0, 1, 255), (0, 1, 255)),
+        ((2, 2, 255), (2, 2, 255)),
+    ],
+)
+def test_values_are_grey_colours_where_they_can_be_nothing_else(tmp_path, values, expected):
+    unnamed(tmp_path, *values)
+    write(tmp_path / "labels.json", GREYS)
+    source = open_source("folder", tmp_path, split="val")
+    table = np.zeros(256, np.uint8)
+    table[list(values)] = expected
+    mask = np.asarray(Image.open(next((tmp_path / "masks/val").iterdir())))
+    np.testing.assert_array_equal(source.read(0)[1], table[mask])
+
+
+def test_black_and_white_masks_of_black_and_white_classes_need_no_ids(tmp_path):
+    binary_masks(tmp_path, 255, 255)
+    colors = {"names": ["a", "b"], "colors": [[0, 0, 0], [255, 255, 255]]}
+    write(tmp_path / "labels.json", colors)
+    mask = open_source("folder", tmp_path, split="val").read(0)[1]
+    np.testing.assert_array_equal(mask, [[0, 0, 1, 1]] * 3)
+
+
+@pytest.mark.parametrize(
+    "color", ["#000000", "123", [1, 2], [0, 0, 256], [-1, 0, 0], None, ["a"] * 3]
+)
+def test_a_colour_that_is_none_gets_one_line(tmp_path, refused, color):
+    unnamed(tmp_path, 0, 1)
+    write(tmp_path / "labels.json", {"names": ["a", "b"], "colors": [[0, 0, 0], color]})
+    message = refused(open_source, "folder", tmp_path, split="val")
+    assert message.endswith(f"the color {color!r}; expected [r, g, b] with values in 0..255")
+
+
+def test_uncovered_in_labels_json_is_for_polygons(tmp_path, refused):
+    unnamed(tmp_path, 0, 1)
+    write(tmp_path / "labels.json", {"names": ["a", "b"], "uncovered": "void"})
+    message = refused(open_source, "folder", tmp_path, split="val")
+    assert message == (
+        f"{tmp_path / 'labels.json'}, uncovered: {tmp_path} holds masks, which have a value for "
+        "every pixel; leave it out"
+    )

@@ -35,6 +35,60 @@ def same(one, other):
     )
 
 
+# --- an augmentation of a user's own ---
+
+
+def as_it_is(image, mask, seed):
+    return image, mask
+
+
+def through_numpy(image, mask, seed):
+    return np.flip(np.asarray(image), 1), mask
+
+
+@pytest.mark.parametrize(
+    "own, says",
+    [
+        (lambda i, m, s: (i / 255, m), "its image has values in 0.03922..0.03922;"),
+        (lambda i, m, s: (tf.cast(i, tf.uint8), m), "returns an image (9, 11, 3) uint8;"),
+        (lambda i, m, s: (i[..., 0], m), "returns an image (9, 11) float32;"),
+        (lambda i, m, s: (i, m[..., None]), "returns a mask (9, 11, 1) uint8;"),
+        (lambda i, m, s: (i, tf.cast(m, tf.int32)), "returns a mask (9, 11) int32;"),
+        (lambda i, m, s: (i[:5], m), "returns an image (5, 11, 3) and a mask (9, 11);"),
+        (lambda i, m, s: (i, m + 3), "returns a mask with the id 4, of 3 classes;"),
+        (lambda i, m, s: (i, m, s), "returns 3 values;"),
+        (lambda i, m, s: i, "returns no pair of tensors;"),
+        (lambda i, m, s: None, "returns no pair of tensors;"),
+        (through_numpy, "fails on the first pair (NotImplementedError: Cannot convert a symbolic"),
+        (lambda i: i, "fails on the first pair (TypeError: "),
+        (lambda i, m, s: (tf.reshape(i, (1, 1, 3)), m), "fails on the first pair (InvalidArgument"),
+    ],
+)
+def test_an_own_augmentation_is_tried_on_the_first_pair(folder, refused, own, says):
+    source = open_source("folder", folder, split="train").first(5)
+    pairs = Source(source.names, source.labels, lambda index: source.read(index + 1))
+    message = refused(pipeline.check_augmentation, pairs, own)
+    assert message.startswith(f"augmentation: {says}")
+    assert message.endswith(pipeline.PAIR)
+
+
+def test_what_an_own_augmentation_may_do(folder, refused):
+    source = open_source("folder", folder, split="train")
+
+    def half(image, mask, seed):
+        if seed[1] < 0:  # of tensors: autograph turns it into a graph
+            image = -image
+        return [image[::2], mask[::2]]
+
+    for own in (as_it_is, half, Augmentation(color=0.5)):
+        pipeline.check_augmentation(source, own)  # the first picture is black
+    given = {"split": "train", "crop": (5, 7), "shuffle": False, "batch_size": 5}
+    images, _ = next(iter(pipeline.load("folder", folder, augment=half, **given)))
+    assert images.shape == (5, 5, 7, 3)
+    own = lambda image, mask, seed: image  # noqa: E731
+    assert "no pair" in refused(pipeline.load, "folder", folder, augment=own, **given)
+
+
 # --- load ---
 
 

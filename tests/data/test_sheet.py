@@ -50,3 +50,13 @@ def test_a_strip_or_a_photograph_fits_its_tile(size):
     for tile, color in zip(inspect.fit_tile(*source.read(0), source.labels), (100, (169, 30, 30))):
         assert tile.shape == (185, width, 3)
         assert (tile[:height] == color).all() and (tile[height:] == 255).all()
+
+
+def test_void_is_striped_and_a_black_class_is_not():
+    labels = LabelSet(("background", "leaf"), ((0, 0, 0), (200, 0, 0)))
+    mask = np.zeros((160, 200), np.uint8)
+    mask[:, 100:] = 255
+    _, shown = inspect.fit_tile(np.full((160, 200, 3), 100, np.uint8), mask, labels)
+    grey = (shown == inspect.STRIPES).all(-1)
+    half = shown.shape[1] // 2
+    assert not grey[:, :half].any() and 0.2 < grey[:185, half:].mean() < 0.3

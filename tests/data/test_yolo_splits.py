@@ -153,4 +153,4 @@ def test_a_split_without_any_text_is_refused(tmp_path, refused):
     root = made(tmp_path, SPLIT_FIRST, "train: train/images\nval: val/images")
     shutil.rmtree(root / "val/labels")
     message = refused(open_source("folder", root, split="val").paired)
-    assert message.startswith(f"{root}/val/images/p2.txt: no such file, nor one for another")
+    assert message.startswith(f"{root}/val/labels/p2.txt: no such file, nor one for another")

@@ -156,8 +156,17 @@ def test_a_mask_that_does_not_fit_is_found_before_anything_is_converted(refused,
     image, good = np.zeros((8, 9, 3), np.uint8), np.full((8, 9), 255, np.uint8)
     image[0] = 255
     pairs = [(image, good), (image, mask)]
-    message = refused(agreement.ComparisonPictures.read, pairs, tiny(), LABELS, "pictures", print)
+    message = refused(agreement.ComparisonPictures.read, pairs, tiny(), LABELS, "pictures")
     assert says in message
+
+
+def test_a_warning_of_pictures_that_show_nothing_stands_in_the_card():
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    given = [noise, np.zeros_like(noise)]
+    pictures = agreement.ComparisonPictures.read(given, tiny(), LABELS, "pictures")
+    expected = "1 of 2 calibration pictures show nothing: picture 1 is one colour (0 0 0)"
+    assert pictures.warnings()[0] == expected
+    assert expected in pictures.compare(predictor(2))["warnings"]
 
 
 def test_what_is_refused_is_what_was_promised():

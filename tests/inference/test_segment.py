@@ -7,11 +7,11 @@ import pytest
 import tensorflow as tf
 
 from keras_pspnet import build_pspnet, export_model
-from keras_pspnet.cli.evaluation import describe
 from keras_pspnet.images import IMAGENET_MEAN, resize_image, resize_nearest
 from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
+from keras_pspnet.inference.model_facts import describe
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import (
     Protocol,
@@ -135,7 +135,7 @@ def test_the_confidence_is_the_largest_probability(image, side, output, flip):
 def test_class_ids_have_no_confidence(refused, image):
     predictor = Predictor(None, "classes", LabelSet.numbered(4), (2, 2))
     message = refused(segment, predictor, image, confidence=True)
-    assert message.startswith("--confidence is the largest probability, the model gives class ids")
+    assert message.startswith("confidence is the largest probability, the model gives class ids")
     assert message == refused(Protocol().check, predictor, True)
 
 
@@ -217,7 +217,7 @@ def test_beyond_256_classes_the_ids_are_whole():
 def test_a_path_instead_of_a_model_is_told_to_be_loaded(refused, tmp_path, image, model):
     for call, argument in ((segment, image), (export_model, tmp_path / "out")):
         message = refused(call, model, argument)
-        assert message.endswith("not a model of build_pspnet; load it with load_model first")
+        assert message.endswith("; load it with keras_pspnet.load_model('best.keras')")
     assert not (tmp_path / "out").exists()
 
 

@@ -174,6 +174,14 @@ def test_an_augmentation_takes_the_place_of_the_recipes(tmp_path, monkeypatch):
 
 def test_what_is_no_callback_and_no_augmentation_is_refused(refused, tmp_path):
     assert "expected Keras callbacks" in refused(fit, SMALL, tmp_path / "a", callbacks=[print])
+    for callback in (
+        keras.callbacks.ReduceLROnPlateau(),
+        keras.callbacks.LearningRateScheduler(lambda epoch: 0.1),
+    ):
+        message = refused(fit, SMALL, tmp_path / "a", callbacks=callback)
+        assert message.startswith(f"callbacks: {type(callback).__name__} sets the learning rate")
+    own = lambda image, mask, seed: (image / 255, mask)  # noqa: E731
+    assert "its image has values in 0" in refused(fit, SMALL, tmp_path / "a", augmentation=own)
     message = refused(fit, SMALL, tmp_path / "a", augmentation="flip")
     assert message.startswith("augmentation: 'flip'; expected an Augmentation or a function")
     assert not (tmp_path / "a").exists()

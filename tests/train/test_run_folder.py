@@ -211,6 +211,36 @@ def test_a_run_killed_at_the_end_of_its_first_epoch_starts_again(data, tmp_path,
     assert "6" in refused(is_resumable, RECIPE, out, now(data))
 
 
+def test_a_folder_with_nothing_but_the_same_recipe_is_taken(data, tmp_path, refused):
+    """A run was killed, or failed, before its first checkpoint."""
+    file = tmp_path / "run" / "recipe.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({**RECIPE.to_config(), "data_dir": None}))
+    (file.parent / ".last.keras.partial").touch()
+    for resume in (False, True):
+        check_run(RECIPE, file.parent, resume)
+    message = refused(check_run, RECIPE.change(epochs=9), file.parent, False)
+    assert "its run has epochs=3, not 9" in message
+    (file.parent / "history.csv").touch()
+    assert "holds a run already" in refused(check_run, RECIPE, file.parent, False)
+    (file.parent / "history.csv").unlink()
+    file.write_text('{"flour": 500}')
+    assert "holds a run already" in refused(check_run, RECIPE, file.parent, False)
+
+
+def test_any_error_before_the_first_checkpoint_leaves_nothing(data, tmp_path, monkeypatch):
+    from keras_pspnet.train.run import Run, fit
+
+    def fail(self):
+        raise RuntimeError("a callback's")
+
+    monkeypatch.setattr(Run, "begin", lambda *_: None)
+    monkeypatch.setattr(Run, "train", fail)
+    with pytest.raises(RuntimeError):
+        fit(RECIPE, tmp_path / "run", data_dir=data)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_training_that_fails_in_its_first_epoch_deletes_what_it_wrote_alone(
     data, tmp_path, monkeypatch
 ):

@@ -38,9 +38,9 @@ def bare_clone_demo(folder):
     report = json.loads((demo / "report.json").read_text())
     assert report["mIoU_keras"] >= 0.80, report
     assert report["pixel_agreement"] >= 0.999, report
-    assert seconds < DEMO_SECONDS, f"{seconds:.0f} s with the installation: {report}"
     shutil.copy(demo / "overview.png", RESULTS / "demo_overview.png")
     (RESULTS / "demo.json").write_text(json.dumps(report, indent=2) + "\n")
+    assert seconds < DEMO_SECONDS, f"{seconds:.0f} s with the installation: {report}"
     return {"seconds_with_install": round(seconds), **{k: report[k] for k in list(report)[:4]}}
 
 
