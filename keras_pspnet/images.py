@@ -110,7 +110,7 @@ def _low_bytes(path, name) -> np.ndarray:
     with _opened(path, name, "picture") as image:
         tile = image.tile[0]
         if tile.args in ("RGB;16B", "RGBA;16B"):
-            image.tile = [tile._replace(args=tile.args.replace("16B", "16L"))]
+            image.tile = [type(tile)(*tile[:3], tile.args.replace("16B", "16L"))]
         return np.asarray(image)[..., :3]
 
 
