@@ -1,4 +1,4 @@
-"""The machine: its free memory, and how TensorFlow uses its CPU."""
+"""The machine: its cores and free memory, and how TensorFlow uses its CPU."""
 
 import contextlib
 import os
@@ -34,6 +34,14 @@ def fast_cpu() -> None:
         )
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+
+
+def cores() -> int:
+    """Return the number of cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows do not tell
+        return os.cpu_count() or 1
 
 
 def free_memory() -> int | None:

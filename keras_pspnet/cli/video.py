@@ -21,7 +21,7 @@ RATE = Fraction(25)
 """Frames a second of a video that does not say it."""
 
 MISSING = 1.0
-"""Seconds that a video may end before its header says: the last frame may stand for long."""
+"""Seconds by which a video may be shorter than its header says: its last frame may last long."""
 
 CRF = "20"
 """Quality of the H.264 encoder, 0 (lossless) to 51; its default is 23."""

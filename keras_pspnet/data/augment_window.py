@@ -18,7 +18,7 @@ from keras_pspnet.data.augment import (
 
 WHOLE_PIXELS = 2**20
 """Pixels of the largest picture that is augmented whole. Our choice: CamVid's 720x960 is below it,
-and so many pixels, enlarged twice, take 50 MB in float32."""
+and a picture of this size takes 50 MB in float32 after its sides are doubled."""
 
 BLUR_REACH = 2
 """Pixels that the blur reads beyond a pixel, on each side."""

@@ -102,7 +102,7 @@ def folders_outside(file: Path, content: dict) -> list[Path]:
 
 
 def _folders(path: Path) -> list[tuple[str, Path]]:
-    """Return (split, folder of pictures) where a folder of labels stands beside it."""
+    """Return (split, folder of pictures) for each such folder that has a folder of labels."""
     places = [(f.name, f) for f in folders_below(path / "images")]
     places += [(f.name, f / "images") for f in folders_below(path)]
     places = [(split, images) for split, images in places if labels_folder(images) != images]

@@ -91,7 +91,7 @@ def best_classes(scores, rows: Places, columns: Places, confidence=False):
 
 
 def _rows_at_once(old, new) -> int:
-    """Return so many new rows that they, and the scores at the corners of their cells, are few."""
+    """Return how many new rows to compute at once, so that the arrays stay small."""
     cells = AT_ONCE // (min(old[1], new[1]) * old[2])
     return max(int(min(AT_ONCE // 16 // new[1], cells * max(new[0] / old[0], 1))), 1)
 
@@ -139,7 +139,7 @@ def _compare(scores, rows, columns, y, x, beyond):
     of another cannot. The pixels are in the order of `np.nonzero`.
     """
     count = scores.shape[2]
-    # Pixels of one row and one cell stand beside each other: rows are mixed once for them.
+    # Pixels of one row and one cell are neighbours, so their two rows are mixed only once.
     key = y * scores.shape[1] + columns.low[x]
     begins = np.diff(key, prepend=-1) != 0
     run, first = np.cumsum(begins) - 1, np.flatnonzero(begins)

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import weakref
 import zipfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.machine import cores
 
 KINDS = {
     "keras": "a .keras file",
@@ -114,7 +114,7 @@ def load_model(path, *, threads=None):
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UserError(f"threads={threads}: expected a whole number, at least 1")
     kind, file = check_model(path), model_file(path)
-    threads = threads or min(_cores(), MAX_THREADS)
+    threads = threads or min(cores(), MAX_THREADS)
     readers = {
         "keras": lambda: _load_keras(path, file),
         "saved_model": lambda: _saved_model(path),
@@ -149,14 +149,6 @@ def from_preset(name_or_path, *, sha256=None):
     file = locate(name_or_path, sha256)
     check_model(file, "keras")
     return load_model(file)
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS and Windows do not tell
-        return os.cpu_count() or 1
 
 
 def _load_keras(path, file):
