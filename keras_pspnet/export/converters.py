@@ -42,7 +42,9 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet, stri
     main = network.get_layer("main")
     size = tuple(network.input.shape[1:3])
     scorer = keras.Model(network.input, main.input[0])
+    image = tf.TensorSpec((1, *size, 3), tf.uint8, name=INPUT)
 
+    @tf.function(input_signature=[image], autograph=False)
     def serve(image):
         # The cast is inside because int8 would quantize a float input to the calibration's range.
         scores = scorer(tf.cast(image, tf.float32), training=False)
@@ -56,12 +58,12 @@ def write_saved_model(network, folder: Path, output: str, labels: LabelSet, stri
         logits = resize(scores, size, main.align_corners)
         return {output: tf.nn.softmax(logits) if output == "probabilities" else logits}
 
-    archive = keras.export.ExportArchive()
-    archive.track(scorer)
-    image = tf.TensorSpec((1, *size, 3), tf.uint8, name=INPUT)
-    archive.add_endpoint(SIGNATURE, serve, input_signature=[image])
+    # keras.export.ExportArchive traces the network four times, which takes longer than converting.
+    served = tf.Module()
+    served.variables_of_network = [variable.value for variable in scorer.variables]
     with _quiet():
-        archive.write_out(str(folder), verbose=False)
+        signatures = {SIGNATURE: serve.get_concrete_function()}
+        tf.saved_model.save(served, str(folder), signatures=signatures)
     write_json(folder / "assets.extra" / LABELS_FILE, labels.to_config())
 
 
