@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.calibration import read_pictures, shortened
-from keras_pspnet.export.formats import CALIBRATION_PICTURES, CLASS_LOSS, WARN_BELOW
+from keras_pspnet.export.formats import (
+    CALIBRATION_PICTURES,
+    CLASS_LOSS,
+    EXACT_PICTURES,
+    WARN_BELOW,
+)
 from keras_pspnet.files import evenly_spaced
 from keras_pspnet.images import resize_image
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.labels import LabelSet, default_void_label
+from keras_pspnet.progress import track
 from keras_pspnet.scoring.metrics import ConfusionMatrix
 
 
@@ -88,11 +95,14 @@ class ComparisonPictures:
             "there proves little",
         ]
 
-    def compare(self, predictor: Predictor) -> dict:
+    def compare(self, predictor: Predictor, what: str, exact=False) -> dict:
         """Compare an exported file with the Keras model, in total and class by class.
 
         Args:
             predictor: the exported file.
+            what: the file's name, for the progress.
+            exact: True if the file computes what the Keras model does but for rounding. Without
+                masks, about `EXACT_PICTURES` pictures then prove it.
 
         Returns:
             At the model's size, in 0..1: `agreement`, the share of equal pixels, and
@@ -102,29 +112,35 @@ class ComparisonPictures:
             "file"}, None for an absent class}; else None. `agreement_on` says what the pictures
             are; `warnings` is a list of lines of text.
         """
-        labels = self.keras_predictor.labels
-        matrix = ConfusionMatrix(len(labels))
-        for image, expected in zip(self.images, self.expected):
+        labels, scored = self.keras_predictor.labels, self._have_masks()
+        chosen = self._few() if exact and not scored else range(len(self.images))
+        matrix, truth = ConfusionMatrix(len(labels)), ConfusionMatrix(len(labels))
+        predictor = _remembering(predictor)  # both comparisons run it on the same input
+        for number in track(chosen, f"comparing {what}", len(chosen)):
+            image = self.images[number]
             found = predictor(self._input(image))
             found = found if predictor.output == "classes" else found.argmax(-1)
-            matrix.update(expected, found)
+            matrix.update(self.expected[number], found)
+            if scored:
+                truth.update(self.masks[number], segment(predictor, image))
         hits, pixels = np.diag(matrix.counts).tolist(), matrix.counts.sum(1).tolist()
         agreement = sum(hits) / sum(pixels)
         shares = [hit / count if count else None for hit, count in zip(hits, pixels)]
         by_class = dict(zip(labels.names, shares))
+        few_of = f"{len(chosen)} of {self.source}"
         result = {
             "agreement": agreement,
             "agreement_by_class": by_class,
-            "agreement_on": self.source,
+            "agreement_on": self.source if len(chosen) == len(self.images) else few_of,
             "mIoU": None,
             "IoU_by_class": None,
         }
-        what, change = "equal pixels", "{0} to {2:.1%}"
+        measure, change = "equal pixels", "{0} to {2:.1%}"
         pairs = {name: (1.0, share) for name, share in by_class.items()}
-        if all(mask is not None for mask in self.masks):
-            keras, file = self._scores(self.keras_predictor), self._scores(predictor)
+        if scored:
+            keras, file = self._keras_scores, truth.scores(labels)
             result["mIoU"] = {"keras": keras["mIoU"], "file": file["mIoU"]}
-            what, change = "IoU", "{} {:.3f} -> {:.3f}"
+            measure, change = "IoU", "{} {:.3f} -> {:.3f}"
             pairs = {name: (keras["classes"][name], file["classes"][name]) for name in labels.names}
             result["IoU_by_class"] = {
                 name: dict(zip(("keras", "file"), values)) for name, values in pairs.items()
@@ -132,14 +148,46 @@ class ComparisonPictures:
         warnings = self.warnings()
         if agreement < WARN_BELOW:
             warnings.append(f"only {agreement:.4%} of the pixels equal the Keras model's")
-        return {**result, "warnings": [*warnings, *_class_losses(pairs, what, change)]}
+        return {**result, "warnings": [*warnings, *_class_losses(pairs, measure, change)]}
 
-    def _scores(self, predictor) -> dict:
+    def _have_masks(self) -> bool:
+        return all(mask is not None for mask in self.masks)
+
+    def _few(self) -> list[int]:
+        """Return the numbers of a few pictures on which the Keras model finds all its classes.
+
+        They are `EXACT_PICTURES`, evenly spaced, and for each class that is missing there the
+        picture with most of it.
+        """
+        count = len(self.keras_predictor.labels)
+        pixels = np.array([np.bincount(x.ravel(), minlength=count) for x in self.expected])
+        chosen = set(evenly_spaced(range(len(self.images)), EXACT_PICTURES))
+        for of_class in pixels.T:
+            if of_class.any() and not of_class[list(chosen)].any():
+                chosen.add(int(of_class.argmax()))
+        return sorted(chosen)
+
+    @functools.cached_property
+    def _keras_scores(self) -> dict:
+        """The scores of the Keras model, the same for every file."""
         labels = self.keras_predictor.labels
         matrix = ConfusionMatrix(len(labels))
         for image, mask in zip(self.images, self.masks):
-            matrix.update(mask, segment(predictor, image))
+            matrix.update(mask, segment(self.keras_predictor, image))
         return matrix.scores(labels)
+
+
+def _remembering(predictor: Predictor) -> Predictor:
+    """Return a predictor that answers the same input twice with one run."""
+    last = None
+
+    def run(images):
+        nonlocal last
+        if last is None or not np.array_equal(images, last[0]):
+            last = images.copy(), predictor.run(images)
+        return last[1].copy()
+
+    return dataclasses.replace(predictor, run=run)
 
 
 def _class_losses(pairs: dict, what: str, change: str) -> list[str]:

@@ -16,7 +16,7 @@ from keras_pspnet.export.agreement import ComparisonPictures
 from keras_pspnet.export.calibration import check_calibration
 from keras_pspnet.export.card import describe
 from keras_pspnet.export.converters import Converter, write_saved_model
-from keras_pspnet.export.formats import FORMATS, MIN_AGREEMENT, check_request
+from keras_pspnet.export.formats import EXACT, FORMATS, MIN_AGREEMENT, check_request
 from keras_pspnet.export.tflite_file import add_metadata
 from keras_pspnet.files import folder_or_nothing, writable_folder, write_bytes, write_json
 from keras_pspnet.inference.load import load_model
@@ -188,7 +188,7 @@ def _export(name, folder: Path, converter: Converter, pictures, least, command) 
     card = describe(file, name, output, labels, network.input.shape[1:3], command)
     if file.suffix == ".tflite":
         card["long_convolutions"] = converter.changes(name)
-    card |= pictures.compare(load_model(file))
+    card |= pictures.compare(load_model(file), file.name, exact=name in EXACT)
     if card["agreement"] < least:
         raise UserError(
             f"{file.name}: only {card['agreement']:.4%} of the pixels equal the Keras model's; "

@@ -52,6 +52,15 @@ int8 files calibrated on 16, 32 and 100 street scenes have the same mIoU
 (benchmarks/results/calibration.json)."""
 
 
+EXACT = ("saved_model", "float32", "float16", "onnx")
+"""Formats that compute what the Keras model does, but for rounding. What a wrong graph changes is
+wrong on every picture, so few are enough; what int8 loses differs from picture to picture."""
+
+EXACT_PICTURES = 8
+"""Pictures that files of `EXACT` are compared on where masks are missing, and a few more where
+classes would be missing."""
+
+
 def available_formats() -> tuple[str, ...]:
     """Return the formats that `export_model` can write with the packages installed here."""
     return tuple(name for name in FORMATS if not _missing(name))

@@ -218,7 +218,7 @@ def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
     monkeypatch.setattr(
         deliver.ComparisonPictures,
         "compare",
-        lambda self, file: {"agreement": 0.9995, "mIoU": None, "warnings": []},
+        lambda *_, **__: {"agreement": 0.9995, "mIoU": None, "warnings": []},
     )
     keras_pspnet.export_model(model, tmp_path / "out", formats=("saved_model",))
     with pytest.raises(UserError, match=r"99.9500% .* at least 99.99%"):
@@ -249,7 +249,9 @@ def test_a_file_under_95_percent_is_handed_over_with_a_warning(model, tmp_path, 
     monkeypatch.setattr(
         deliver.ComparisonPictures,
         "compare",
-        lambda self, file: compare(self, dataclasses.replace(file, run=lambda x: 0 * file.run(x))),
+        lambda self, file, *rest, **options: compare(
+            self, dataclasses.replace(file, run=lambda x: 0 * file.run(x)), *rest, **options
+        ),
     )
     monkeypatch.setitem(deliver.MIN_AGREEMENT, "saved_model", 0.0)
     said = []
