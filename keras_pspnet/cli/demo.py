@@ -27,8 +27,18 @@ from keras_pspnet.cli import main
 sys.exit(main(sys.argv[1:]))
 """
 
-RECIPE = {"epochs": 7, "coarse_epochs": 4, "jaccard": 0.5}
-"""Changes of the recipe `scenes` that take about half of its time."""
+RECIPE = {
+    "epochs": 4,
+    "coarse_epochs": 2,
+    "batch_size": 4,
+    "jaccard": 1.0,
+    # So short a training learns more from scenes as they are drawn: only mirroring augments them.
+    "scales": (1.0, 1.0),
+    "rotation": 0.0,
+    "blur_share": 0.0,
+    "dropout": 0.0,
+}
+"""Changes of the recipe `scenes` that take a quarter of its time."""
 
 ROWS = 6
 """Number of pictures in overview.png."""

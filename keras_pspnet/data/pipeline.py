@@ -1,7 +1,5 @@
 """Build tf.data pipelines of batches for training and validation."""
 
-import os
-
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +11,7 @@ from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
 from keras_pspnet.images import as_picture, check_size, resize_image, resize_nearest
 from keras_pspnet.labels import IGNORE
+from keras_pspnet.machine import cores
 
 PAIR = "an image (H, W, 3) float32 in 0..255 and a mask (H, W) uint8 of class ids and 255"
 """What an augmentation returns."""
@@ -184,7 +183,7 @@ def validation(source: Source, crop, batch_size, resize_to_crop=False) -> tf.dat
 def _private_threads(dataset):
     """Give the dataset its own threads: a repeatable training runs one operation at a time."""
     options = tf.data.Options()
-    options.threading.private_threadpool_size = max(os.cpu_count() or 1, 2)
+    options.threading.private_threadpool_size = max(cores(), 2)
     return dataset.with_options(options)
 
 

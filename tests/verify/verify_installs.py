@@ -7,7 +7,7 @@ import time
 
 from shell import RESULTS, ROOT, call, run
 
-DEMO_SECONDS, TEST_SECONDS = 8 * 60, 12 * 60
+DEMO_SECONDS, TEST_SECONDS = 5 * 60, 12 * 60
 
 
 def clean_install(folder):
