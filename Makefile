@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Without --no-compile pip compiles all of TensorFlow, most of which is never imported.
 PIP := $(BIN)/python -m pip install --no-compile --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test verify bench notebooks docs lint
+.PHONY: install demo test verify bench ablations notebooks docs lint
 
 # The demo needs the package alone; the other targets add its extras, the first time.
 demo: $(CORE)
@@ -23,12 +23,18 @@ bench: $(READY)
 	$(BIN)/python benchmarks/pyramid.py --out runs/pyramid
 	$(BIN)/python benchmarks/pipeline.py
 	$(BIN)/python benchmarks/training_steps.py
+	$(BIN)/python benchmarks/operators.py
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/litert_forms.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/peers/peers.py
+	$(BIN)/python benchmarks/peers/training.py
 	$(BIN)/python benchmarks/readme_table.py
+
+# The paper's tables, in about an hour and a half; CAMVID=DIR adds those on CamVid.
+ablations: $(READY)
+	$(BIN)/python benchmarks/ablations.py $(if $(CAMVID),--camvid $(CAMVID))
 
 # Their pictures and numbers are kept: executed in place, one after the other, since they measure.
 notebooks: $(READY)
