@@ -306,6 +306,26 @@ def test_the_training_page_lists_every_recipe_and_every_field():
         assert row == [name, default, meaning]
 
 
+def templates():
+    """A pattern for each text that the package can print; what it fills in matches anything."""
+    for file in (ROOT / "keras_pspnet").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if all(isinstance(part, (ast.Constant, ast.FormattedValue)) for part in parts):
+                texts = [getattr(part, "value", None) for part in parts]
+                texts = [text if isinstance(text, str) else None for text in texts]
+                if len("".join(filter(None, texts))) > 15:
+                    yield "".join(".+" if text is None else re.escape(text) for text in texts)
+
+
+def test_the_errors_on_the_page_are_those_of_the_package():
+    rows = re.findall(r"^\| `(.+?)` \|", PAGES["docs/errors.md"], flags=re.M)
+    known = re.compile("|".join(f"(?:.+: )?(?:{text})" for text in set(templates())))
+    for message in rows:
+        assert known.fullmatch(message), message
+    assert len(rows) > 20
+
+
 def test_the_tables_are_those_of_the_results():
     done = subprocess.run(
         [sys.executable, ROOT / "benchmarks" / "readme_table.py", "--check"],
