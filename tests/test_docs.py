@@ -232,7 +232,7 @@ def command_lines(program):
     for page, text in PAGES.items():
         lines = "\n".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
         lines += re.findall(r"`([^`\n]+)`", text)
-        for line in lines:
+        for line in (line for line in lines if program in line):  # others may hold one quote
             words = shlex.split(line.split(" && ")[-1], comments=True)
             if program in words[:2]:
                 yield page, words[words.index(program) + 1 :]
