@@ -1,7 +1,6 @@
 """The documentation builds offline, its links and commands exist, the README fits an index."""
 
 import ast
-import dataclasses
 import html.parser
 import importlib.util
 import os
@@ -19,7 +18,7 @@ import readme_renderer.markdown
 
 import keras_pspnet
 from keras_pspnet import cli
-from keras_pspnet.train.recipe_fields import Recipe
+from keras_pspnet.train.recipe_fields import field_table
 from keras_pspnet.train.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
@@ -233,7 +232,7 @@ def command_lines(program):
     for page, text in PAGES.items():
         lines = "\n".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
         lines += re.findall(r"`([^`\n]+)`", text)
-        for line in lines:
+        for line in (line for line in lines if program in line):  # others may hold one quote
             words = shlex.split(line.split(" && ")[-1], comments=True)
             if program in words[:2]:
                 yield page, words[words.index(program) + 1 :]
@@ -302,13 +301,29 @@ def test_the_training_page_lists_every_recipe_and_every_field():
         for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.M)
     )
     assert set(re.findall(r"`(\w+)`", "".join(row[0] for row in recipes))) == set(RECIPES)
-    known = {field.name: field.default for field in dataclasses.fields(Recipe)}
-    assert [row[0] for row in fields] == [f"`{name}`" for name in known]
-    for name, default, _ in fields:
-        value = known[name.strip("`")]
-        texts = map(str, value if isinstance(value, tuple) else (value,))
-        said = "" if value is dataclasses.MISSING else f"`{','.join(texts)}`"
-        assert default.lower() == said.lower(), name
+    for row, (name, default, meaning, _) in zip(fields, field_table(), strict=True):
+        row = [re.sub(r"\[([^]]*)\]\([^)]*\)|`", r"\1", cell) for cell in row]  # links, backticks
+        assert row == [name, default, meaning]
+
+
+def templates():
+    """A pattern for each text that the package can print; what it fills in matches anything."""
+    for file in (ROOT / "keras_pspnet").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+            if all(isinstance(part, (ast.Constant, ast.FormattedValue)) for part in parts):
+                texts = [getattr(part, "value", None) for part in parts]
+                texts = [text if isinstance(text, str) else None for text in texts]
+                if len("".join(filter(None, texts))) > 15:
+                    yield "".join(".+" if text is None else re.escape(text) for text in texts)
+
+
+def test_the_errors_on_the_page_are_those_of_the_package():
+    rows = re.findall(r"^\| `(.+?)` \|", PAGES["docs/errors.md"], flags=re.M)
+    known = re.compile("|".join(f"(?:.+: )?(?:{text})" for text in set(templates())))
+    for message in rows:
+        assert known.fullmatch(message), message
+    assert len(rows) > 20
 
 
 def test_the_tables_are_those_of_the_results():

@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from keras_pspnet.cli import commands
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.formats import COMMAND_FORMATS, FORMATS
 from keras_pspnet.machine import fast_cpu
+from keras_pspnet.train.recipe_fields import field_table
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,12 +48,15 @@ def main(arguments=None) -> int:
     command.add_argument("--out", default="runs/demo", metavar="DIR", help="a folder (%(default)s)")
     command.set_defaults(call=commands.demo)
 
-    command = subparsers.add_parser("train", help="train a recipe")
-    command.add_argument("recipe", metavar="RECIPE", help="such as scenes; a wrong name lists all")
+    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": fields_text()}
+    command = subparsers.add_parser("train", help="train a recipe", **shown)
+    listed = "such as scenes; `keras-pspnet recipes` lists all"
+    command.add_argument("recipe", metavar="RECIPE", help=listed)
     command.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     command.add_argument("--out", metavar="RUN", required=True, help="the run folder")
     setting = {"nargs": "+", "action": "extend", "default": [], "type": field_and_text}
-    command.add_argument("--set", **setting, metavar="FIELD=VALUE", help="change the recipe")
+    change = "change fields of the recipe, see below"
+    command.add_argument("--set", **setting, metavar="FIELD=VALUE", help=change)
     command.add_argument("--resume", action="store_true", help="continue the training in RUN")
     trained = "a trained network to start from: .keras, run folder or preset:NAME"
     command.add_argument("--start", metavar="MODEL", help=trained)
@@ -118,6 +124,12 @@ def main(arguments=None) -> int:
     command = subparsers.add_parser("presets", help="list the trained networks that come along")
     command.set_defaults(call=commands.presets)
 
+    command = subparsers.add_parser("recipes", help="list the recipes that `train` takes")
+    command.set_defaults(call=commands.recipes)
+
+    command = subparsers.add_parser("info", help="print versions and devices for a bug report")
+    command.set_defaults(call=commands.info)
+
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(arguments)
     options.typed = shlex.join(["keras-pspnet", *arguments])
@@ -149,6 +161,18 @@ def add_export_options(parser) -> None:
     parser.add_argument("--output", default="classes", help="classes, logits or probabilities")
     parser.add_argument("--labels", metavar="NAME|FILE", help="instead of the model's own")
     parser.add_argument("--min-agreement", type=float, metavar="F", help="share of equal pixels")
+
+
+def fields_text() -> str:
+    """Return the help on the fields of --set, in lines as wide as the terminal."""
+    width = min(shutil.get_terminal_size().columns, 120) - 2
+    lines = ["fields of --set, with their defaults; a recipe has values of its own:"]
+    for name, default, meaning, limits in field_table():
+        setting = f"{name}={default}" if default else name
+        text = f"{meaning} ({limits})" if limits else meaning
+        start = f"  {setting:<26}  "
+        lines.append(textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * 30))
+    return "\n".join(lines)
 
 
 def field_and_text(setting: str) -> tuple[str, str]:

@@ -177,7 +177,35 @@ def presets(_) -> None:
         score = f"{card['scores'][0]['mIoU']:.3f}"
         described = (card["dataset"], len(card["labels"]["names"]), f"{card['bytes'] / 1e6:.1f}")
         table.append((name, *map(str, described), score, card["licence"], place))
-    widths = [max(map(len, column)) for column in zip(*table)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    print_table(table)
     print("Write preset:NAME where a command takes MODEL.")
+
+
+def recipes(_) -> None:
+    """Print a table of the recipes: data, backbone, epochs and, where measured, cost and score."""
+    from keras_pspnet.train.measured import MEASURED
+    from keras_pspnet.train.recipes import RECIPES
+
+    table = [("recipe", "data", "size", "backbone", "epochs", "cost", "mIoU")]
+    for name, recipe in RECIPES.items():
+        cost, score = MEASURED.get(name, (None, None))
+        size = "{}x{}".format(*recipe.crop)
+        about = (recipe.dataset, size, str(recipe.backbone), str(recipe.epochs))
+        table.append((name, *about, cost or "-", "-" if score is None else f"{score:.3f}"))
+    print_table(table)
+    print("Cost on two cores of an AMD EPYC, mIoU on the validation pictures; - was not measured.")
+    print("keras-pspnet train --help lists what --set changes.")
+
+
+def info(_) -> None:
+    """Print versions and devices."""
+    from keras_pspnet.cli import info
+
+    info.run()
+
+
+def print_table(rows) -> None:
+    """Print rows of texts as columns."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

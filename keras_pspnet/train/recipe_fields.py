@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import inspect
 import numbers
+import re
 import typing
 
 from keras_pspnet.errors import UserError
@@ -36,41 +38,54 @@ class Recipe:
     """Every setting that decides what a training computes.
 
     The defaults are the authors' (paper section 5.1; semseg config/ade20k/ade20k_pspnet50.yaml)
-    where they have one.
+    where they have one. `keras-pspnet train --help` prints these meanings, see `field_table`; the
+    page docs/training.md repeats them.
 
     Args:
-        dataset: dataset name, see `datasets.open_source`.
-        backbone, backbone_weights, output_stride, bins, pooling, reduce_channels, channels,
-            dropout, align_corners: see `build_pspnet`. A backbone of None is that of the network
-            that a training starts from, if it has no name.
-        crop: (H, W) of training and validation pictures, in pixels.
-        train_split, val_split: splits to train and to validate on.
-        train_images, val_images: use the first so many pictures of the split; None uses all.
-        batch_size: pictures per step, 2 or more where a pyramid branch of one region has a batch
+        dataset: name of the dataset.
+        backbone: name of the backbone; none is that of the network that a training starts from, if
+            it has no name.
+        backbone_weights: imagenet, or the path of a weight file.
+        output_stride: how many times smaller the last feature map is than the picture.
+        bins: grid sizes of the pyramid.
+        pooling: how the pyramid pools.
+        reduce_channels: true puts a 1x1 convolution into each branch of the pyramid.
+        channels: width of the main head.
+        dropout: share of the feature maps dropped before each classifier.
+        align_corners: true upsamples with the corner pixels aligned, as the authors do.
+        crop: height and width of the training and validation pictures, in pixels.
+        train_split: split to train on.
+        val_split: split to validate on.
+        train_images: number of training pictures to use, from the first on; none uses all.
+        val_images: number of validation pictures to use, from the first on; none uses all.
+        batch_size: pictures a step, 2 or more where a pyramid branch of one region has a batch
             norm; an epoch leaves out an incomplete last batch.
-        epochs: passes over the training pictures.
+        epochs: how often each training picture is seen.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
-        freeze: "backbone" keeps the weights of the backbone, and the statistics of its batch norms,
-            as they are; None trains all layers.
-        learning_rate: initial rate; it decays to 0 per step with power 0.9 ("poly").
-        head_multiplier: learning-rate factor of the layers outside the backbone.
-        momentum: of SGD.
+        freeze: backbone keeps the weights of the backbone, and the statistics of its batch norms,
+            as they are; none trains all layers.
+        learning_rate: rate of the first step; it falls to 0 step by step with power 0.9 ("poly").
+        head_multiplier: factor of the learning rate outside the backbone.
+        momentum: momentum of SGD.
         decay: L2 weight decay, added to the gradient.
-        aux_weight: weight of the auxiliary loss (paper table 2: 0.4 is best).
-        resize_to_crop: True resizes each picture to `crop` before augmentation, as evaluation
-            does; use it for pictures of many sizes. False takes pictures at their own size.
-        scales, rotation, blur_share, color: augmentation, see `augment.Augmentation`.
-        class_weights: True weighs classes by the square root of median frequency / frequency.
-        jaccard, dice: weights of the soft Jaccard and the soft Dice loss in the main loss, see
-            `losses.VoidCrossentropy`.
-        focal: exponent of the focal loss in the main loss, see `losses.VoidCrossentropy`; 0 is the
-            cross-entropy.
-        ohem_threshold: OHEM threshold of the main loss, see `losses.VoidCrossentropy`; None
-            turns OHEM off.
-        seed: seed of initial weights, picture order, augmentation and dropout.
-        checkpoint_seconds: write `last.keras` after the first step that ends this many seconds
-            after the previous checkpoint.
+        aux_weight: weight of the auxiliary loss (paper, table 2: 0.4 is best).
+        resize_to_crop: true resizes each picture to the crop before augmentation, as evaluation
+            does, for pictures of many sizes; false takes pictures at their own size.
+        scales: least and greatest resizing factor of the augmentation.
+        rotation: greatest angle of the augmentation, in degrees.
+        blur_share: probability of a blur in the augmentation.
+        color: greatest change of brightness, contrast and saturation in the augmentation.
+        class_weights: true weighs classes by the square root of median frequency / frequency.
+        jaccard: weight of the soft Jaccard loss in the main loss.
+        dice: weight of the soft Dice loss in the main loss.
+        focal: exponent of the focal loss in the main loss: pixels that are predicted well count
+            less; 0 is the cross-entropy, 2 is usual.
+        ohem_threshold: OHEM: the main loss counts only pixels whose true class has a predicted
+            probability below it; none counts all.
+        seed: seed of the first weights, the order of the pictures, augmentation and dropout.
+        checkpoint_seconds: last.keras is written after the first step that ends this many seconds
+            after the previous writing.
 
     Raises:
         UserError: a value of another type, out of its range, or values that exclude each other.
@@ -172,6 +187,43 @@ def parse_texts(texts: dict[str, str]) -> dict:
     return values
 
 
+def field_table() -> list[tuple[str, str, str, str]]:
+    """Return name, default, meaning and range of each field as texts, for `train --help`.
+
+    Defaults are spelt as `--set` takes them. The default of `dataset` is empty, and so is the range
+    of a field that takes any value of its type. Meanings are those of the docstring of `Recipe`;
+    they are empty under `python -OO`, which drops docstrings.
+    """
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", inspect.getdoc(Recipe), flags=re.M)
+    meanings = {name: " ".join(text.split()).removesuffix(".") for name, text in entries}
+    return [
+        (
+            field.name,
+            "" if field.default is dataclasses.MISSING else _spelt(field.default),
+            meanings.get(field.name, ""),
+            _expected(field).replace(" | None", " or none").replace("None", "none")
+            if field.metadata
+            else "",
+        )
+        for field in dataclasses.fields(Recipe)
+    ]
+
+
+def _spelt(value) -> str:
+    """Return a value as `--set` takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _expected(field) -> str:
+    """Return what a field takes, as "one of 8, 16, 32" or "float from 0 to 1"."""
+    if "options" in field.metadata:
+        return f"one of {', '.join(map(str, field.metadata['options']))}"
+    words = IN_WORDS.get(field.type, field.type)
+    return "{} from {} to {}".format(words, *field.metadata["range"]) if field.metadata else words
+
+
 def _checked(field, kind, value):
     """Return a field's value converted to its type; raise UserError if the field cannot take it."""
     options, limits = field.metadata.get("options"), field.metadata.get("range")
@@ -184,10 +236,7 @@ def _checked(field, kind, value):
             raise ValueError
         return typed
     except (TypeError, ValueError, OverflowError) as error:
-        words = IN_WORDS.get(field.type, field.type)
-        expected = f"one of {', '.join(map(str, options))}" if options else words
-        if limits:
-            expected += f" from {limits[0]} to {limits[1]}"
+        expected = _expected(field)
         if isinstance(field.default, tuple):
             expected += f", as {','.join(map(str, field.default))}"
         raise UserError(f"recipe: {field.name}={value}; expected {expected}") from error
