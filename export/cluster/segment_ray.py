@@ -103,11 +103,12 @@ def list_done(job) -> set[str]:
 
 def run_on_ray(job, todo) -> int:
     """Segment pictures on Ray and return how many of them are broken; raises UserError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray.data
 
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    ray.data.DataContext.get_current().enable_progress_bars = False
+    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", **os.environ}
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars, context.raise_original_map_exception = False, True
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     progress = contextlib.closing(Meter("segmenting", len(todo)))
     with ray.init(job.address, **quiet), progress as meter:
@@ -148,8 +149,7 @@ class Segmenter:
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:20]
         for kind, rows in parts.items():
             if rows:
-                table = pa.Table.from_pylist(rows, self.schema)
-                parquet.write_table(table, file := io.BytesIO())
+                parquet.write_table(pa.Table.from_pylist(rows, self.schema), file := io.BytesIO())
                 self.write(f"table/{kind}-{digest}.parquet", file.getvalue())
         return {"pictures": [len(names)], "broken": [len(parts["broken"])]}
 
@@ -161,7 +161,7 @@ class Segmenter:
         found, make = [], dataset.ParquetFileFormat().make_fragment
         places = [name.rsplit("/", 2) for name in names]
         for (table, group), part in itertools.groupby(places, lambda place: place[:2]):
-            rows = make(f"{self.job.root}/{table}", self.store, row_groups=[int(group)])
+            rows = make(self.store.open(f"{self.job.root}/{table}"), row_groups=[int(group)])
             column = rows.to_table(columns={"": self.job.field})[0]
             found += column.take([int(row) for *_, row in part]).to_pylist()
         return found
