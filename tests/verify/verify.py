@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from shell import KEPT, RESULTS, ROOT, digest, run
+from verify_cluster import cluster
 from verify_devices import in_mediapipe, in_tflite_runtime, in_the_browser
 from verify_installs import bare_clone_demo, bare_clone_test, clean_install
 from verify_jax import jax
@@ -36,6 +37,7 @@ CHECKS = (
     in_tflite_runtime,
     in_mediapipe,
     in_the_browser,
+    cluster,
     clean_install,
     bare_clone_demo,
     bare_clone_test,
