@@ -185,8 +185,9 @@ def test_how_far_pictures_are_taken_whole_is_said():
 
 def test_no_size_of_picture_is_compiled_by_xla(monkeypatch):
     # A training in the same process has made it true, and Keras then compiles nothing by XLA.
-    setting = "tensorflow.python.framework.config.is_op_determinism_enabled"
-    monkeypatch.setattr(setting, lambda: False)
+    from tensorflow.python.framework import config
+
+    monkeypatch.setattr(config, "is_op_determinism_enabled", lambda: False)
     model = build_pspnet(3, input_shape=(None, None, 3), backbone="resnet14_narrow", channels=8)
     model.compile("sgd", loss=["mse"] * 2, jit_compile=True)
     network = as_predictor(model).run.__self__
