@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from fsspec.core import url_to_fs
 from PIL import Image
 from pyarrow import parquet
 
@@ -74,7 +75,8 @@ def work(job, count=None):
 
 
 def rows_of(job):
-    return parquet.read_table(f"{job.out}/table").to_pylist()
+    store, path = url_to_fs(f"{job.out}/table")
+    return parquet.read_table(path, filesystem=store).to_pylist()
 
 
 def test_pictures_are_listed_by_their_path_and_hidden_ones_are_not(job, photos):
