@@ -46,8 +46,15 @@ class Recipe:
         crop: (H, W) of training and validation pictures, in pixels.
         train_split, val_split: splits to train and to validate on.
         train_images, val_images: use the first so many pictures of the split; None uses all.
-        batch_size: pictures per step, 2 or more where a pyramid branch of one region has a batch
-            norm; an epoch leaves out an incomplete last batch.
+        batch_size: pictures that are computed at once, 2 or more where a pyramid branch of one
+            region has a batch norm. A step takes `accumulate` times as many; an epoch leaves out an
+            incomplete last step.
+        accumulate: number of batches whose gradients add up to one step, see `accumulate.in_parts`.
+            Memory is that of one batch, the step that of a batch so many times as large, up to
+            batch norm, hard pixels (OHEM), Jaccard and Dice, which see each batch by itself.
+        precision: "bfloat16" or "float16" computes most layers in half precision (Keras's policies
+            mixed_bfloat16 and mixed_float16), float16 with a dynamic loss scale. Weights, means and
+            variances of batch norm, the pyramid's pooling, dropout, logits and losses stay float32.
         epochs: passes over the training pictures.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
@@ -92,6 +99,8 @@ class Recipe:
     train_images: int | None = _number(None, 1, 10**9)
     val_images: int | None = _number(None, 1, 10**9)
     batch_size: int = _number(16, 1, 100_000)
+    accumulate: int = _number(1, 1, 1000)
+    precision: str = _choice("float32", "bfloat16", "float16")
     epochs: int = _number(100, 1, 10**6)
     coarse_epochs: int = _number(0, 0, 10**6)
     freeze: str | None = _choice(None, "backbone")
@@ -131,6 +140,16 @@ class Recipe:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
         if self.scales[0] > self.scales[1]:
             raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
+
+    @property
+    def step_size(self) -> int:
+        """The number of pictures of a training step."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def dtype_policy(self) -> str:
+        """The name of the Keras dtype policy of the network."""
+        return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
 
     def to_config(self) -> dict:
         """Return the fields as JSON values, as in recipe.json."""
