@@ -80,7 +80,7 @@ def build(
     )
     optimizer = PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier)
     if recipe.precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     model.compile(
         optimizer,
         loss={"aux": aux, "main": main},
