@@ -27,6 +27,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/protocol.py
 	$(BIN)/python benchmarks/litert_forms.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/training_memory.py
 	$(BIN)/python benchmarks/pictures.py
 	$(BIN)/python benchmarks/peers/peers.py
 	$(BIN)/python benchmarks/peers/training.py

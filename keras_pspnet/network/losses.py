@@ -114,6 +114,24 @@ class VoidCrossentropy(keras.losses.Loss):
             losses = losses + self.dice * _dice(*sums)
         return losses
 
+    def counted(self, y_true):
+        """Return the number of each picture's valid pixels, each times its class weight.
+
+        Args:
+            y_true: (B, H, W) or (B, H, W, 1) class ids.
+
+        Returns:
+            (B,) float32. The cross-entropy of a batch is divided by their sum; with OHEM, by that
+            of the hard pixels alone.
+        """
+        labels = ops.cast(ops.reshape(y_true, (ops.shape(y_true)[0], -1)), "int32")
+        valid = ops.not_equal(labels, self.ignore)
+        weights = ops.cast(valid, "float32")
+        if self.class_weights is not None:
+            factors = ops.array(self.class_weights, "float32")
+            weights = weights * ops.take(factors, ops.where(valid, labels, 0))
+        return ops.sum(weights, axis=-1)
+
     def _ohem_mask(self, losses, valid):
         """Return 1 for hard pixels: a loss of -log(ohem_threshold) or more, or the hardest share.
 

@@ -226,5 +226,7 @@ def _head(x, channels, num_classes, dropout, align_corners, name):
     if isinstance(dropout, layers.Layer):
         x = copy_without_weights(dropout, {"name": f"{name}_3"})(x)
     else:
-        x = layers.SpatialDropout2D(dropout, name=f"{name}_3")(x)
+        # float32: Keras 3.15 stores no mixed policy of this layer, and a network that is loaded
+        # must drop with the same roundings.
+        x = layers.SpatialDropout2D(dropout, dtype="float32", name=f"{name}_3")(x)
     return layers.Conv2D(num_classes, 1, name=f"{name}_4")(x)

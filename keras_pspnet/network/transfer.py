@@ -16,6 +16,9 @@ from keras_pspnet.network.model import build_pspnet, check_ends
 CLASSIFIERS = ("cls_4", "aux_4")
 """The layers with one row of weights for each class."""
 
+FLOAT32 = ("normalization", "cls_3", "aux_3", "main", "aux")
+"""The layers that compute in float32 whatever the network's dtype policy is."""
+
 
 def with_classes(
     model: keras.Model,
@@ -24,6 +27,7 @@ def with_classes(
     input_shape: tuple | None = None,
     output_stride: int | None = None,
     aux: bool | None = None,
+    dtype: str | keras.DTypePolicy | None = None,
 ) -> keras.Model:
     """Build the network of a trained model for other classes, with its weights.
 
@@ -42,10 +46,11 @@ def with_classes(
         output_stride: 8, 16 or 32; the model's own by default.
         aux: Whether to have an auxiliary head; as the model by default. One that the model has not
             starts fresh.
+        dtype: Dtype policy of the network, as "mixed_bfloat16"; the model's own by default. What
+            `build_pspnet` computes in float32 stays so.
 
     Returns:
-        A model as of `build_pspnet`, not compiled, with the layers' dtype policies of the old one.
-        All of its layers are trainable.
+        A model as of `build_pspnet`, not compiled. All of its layers are trainable.
 
     Raises:
         UserError: Not a model of `build_pspnet`, labels of another form, or a change that a network
@@ -59,8 +64,10 @@ def with_classes(
     input_shape = tuple(input_shape or model.input.shape[1:])
     check_ends(len(labels), input_shape)
     plan = model.get_layer("main").plan or {}
+    policy = keras.dtype_policies.get(dtype or model.get_layer("cls_4").dtype_policy)
     if plan.get("backbone"):
-        new = _rebuilt(model, plan, labels, input_shape, output_stride, aux)
+        with dtype_policy(policy):
+            new = _rebuilt(model, plan, labels, input_shape, output_stride, aux)
     else:
         # Files of earlier versions hold no plan.
         why = "stands on a keras.Model" if plan else "was saved by an earlier version"
@@ -74,7 +81,9 @@ def with_classes(
                 f"aux=True: the network {why}, so its missing auxiliary head cannot be added; "
                 "build another with build_pspnet"
             )
-        new = _copied(model if aux or not has_aux else main_network(model), labels, input_shape)
+        old = model if aux or not has_aux else main_network(model)
+        with dtype_policy(policy):
+            new = _copied(old, labels, input_shape, policy)
     _copy_weights(model, new, labels_of(model))
     new.get_layer("main").source = model.get_layer("main").source
     return new
@@ -86,13 +95,12 @@ def _rebuilt(model, plan, labels, input_shape, output_stride, aux) -> keras.Mode
     plan["output_stride"] = output_stride or plan["output_stride"]
     # As layers: these two may be of any class.
     plan |= {"dropout": model.get_layer("cls_3"), "normalization": model.get_layer("normalization")}
-    with _dtype_policy(model.get_layer("cls_4").dtype_policy):
-        return build_pspnet(len(labels), input_shape=input_shape, aux=aux, labels=labels, **plan)
+    return build_pspnet(len(labels), input_shape=input_shape, aux=aux, labels=labels, **plan)
 
 
 @contextlib.contextmanager
-def _dtype_policy(policy):
-    """Make a dtype policy Keras's own within the block."""
+def dtype_policy(policy):
+    """Make a dtype policy, or its name, Keras's own within the block."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
@@ -101,13 +109,15 @@ def _dtype_policy(policy):
         keras.config.set_dtype_policy(before)
 
 
-def _copied(model, labels, input_shape) -> keras.Model:
-    """Copy a network layer by layer, with fresh weights."""
-    copies = {}
+def _copied(model, labels, input_shape, policy) -> keras.Model:
+    """Copy a network layer by layer, with fresh weights, for a dtype policy."""
+    copies, before = {}, model.get_layer("cls_4").dtype_policy
 
     def call(layer, *args, **kwargs):
         if id(layer) not in copies:
             changes = {"filters": len(labels)} if layer.name in CLASSIFIERS else {}
+            if policy != before == getattr(layer, "dtype_policy", None):
+                changes |= {} if layer.name in FLOAT32 else {"dtype": policy}
             copies[id(layer)] = copy_without_weights(layer, changes)
         if copies[id(layer)] is None:
             raise UserError(f"model: its layer {layer.name!r} cannot be rebuilt from its config")

@@ -7,7 +7,7 @@ from keras_pspnet.network import losses
 from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.network.model import HEADS, build_pspnet
 from keras_pspnet.network.optimizer import PSPNetSGD
-from keras_pspnet.network.transfer import with_classes
+from keras_pspnet.network.transfer import dtype_policy, with_classes
 from keras_pspnet.train.recipe_fields import NETWORK_FIELDS, Recipe
 
 
@@ -21,11 +21,12 @@ def build_network(recipe: Recipe, labels: LabelSet, coarse=False, start=None) ->
     size = {"input_shape": (*recipe.crop, 3)}
     size["output_stride"] = recipe.output_stride * (2 if coarse else 1)
     if start is not None:
-        model = with_classes(start, labels, aux=True, **size)
+        model = with_classes(start, labels, aux=True, dtype=recipe.dtype_policy, **size)
     else:
         names = ("backbone", "backbone_weights", *NETWORK_FIELDS)
         fields = {name: getattr(recipe, name) for name in names}
-        model = build_pspnet(len(labels), labels=labels, **size, **fields)
+        with dtype_policy(recipe.dtype_policy):
+            model = build_pspnet(len(labels), labels=labels, **size, **fields)
     _freeze(model, recipe)
     return model
 
@@ -77,10 +78,16 @@ def build(
     metric = keras.metrics.MeanIoU(
         len(labels), name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
     )
+    optimizer = PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier)
+    if recipe.precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     model.compile(
-        PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier),
+        optimizer,
         loss={"aux": aux, "main": main},
         loss_weights={"aux": recipe.aux_weight, "main": 1.0},
         metrics={"main": metric},
     )
+    # Keras builds it in the first step. A loss scale is then a constant in the compiled step, while
+    # the gradients are divided by its variable.
+    optimizer.build(model.trainable_variables)
     return model

@@ -58,8 +58,10 @@ class Recipe:
         val_split: split to validate on.
         train_images: number of training pictures to use, from the first on; none uses all.
         val_images: number of validation pictures to use, from the first on; none uses all.
-        batch_size: pictures a step, 2 or more where a pyramid branch of one region has a batch
-            norm; an epoch leaves out an incomplete last batch.
+        batch_size: pictures that are computed at once, 2 or more where a pyramid branch of one
+            region has a batch norm; an epoch leaves out an incomplete last step.
+        accumulate: number of batches whose gradients make one step, for less memory.
+        precision: what most layers compute in; weights, batch statistics and losses stay float32.
         epochs: how often each training picture is seen.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
@@ -107,6 +109,8 @@ class Recipe:
     train_images: int | None = _number(None, 1, 10**9)
     val_images: int | None = _number(None, 1, 10**9)
     batch_size: int = _number(16, 1, 100_000)
+    accumulate: int = _number(1, 1, 1000)
+    precision: str = _choice("float32", "bfloat16", "float16")
     epochs: int = _number(100, 1, 10**6)
     coarse_epochs: int = _number(0, 0, 10**6)
     freeze: str | None = _choice(None, "backbone")
@@ -146,6 +150,16 @@ class Recipe:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
         if self.scales[0] > self.scales[1]:
             raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
+
+    @property
+    def step_size(self) -> int:
+        """The number of pictures of a training step."""
+        return self.batch_size * self.accumulate
+
+    @property
+    def dtype_policy(self) -> str:
+        """The name of the Keras dtype policy of the network."""
+        return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
 
     def to_config(self) -> dict:
         """Return the fields as JSON values, as in recipe.json."""

@@ -18,6 +18,7 @@ from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import Meter, clock, track
 from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train.accumulate import in_parts
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
 from keras_pspnet.train.history import SCORE, curves, write_history
@@ -168,7 +169,7 @@ class Run:
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
-        self.steps_per_epoch = len(train) // recipe.batch_size
+        self.steps_per_epoch = len(train) // recipe.step_size
         self.steps = self.steps_per_epoch * recipe.epochs
         self.last = out / "last.keras"
 
@@ -219,10 +220,9 @@ class Run:
             meter.close()
         self._draw()
         self.users.end()
-        best = self.state["best"]
         where = " on centre crops" * self.crops
         taken = clock(time.monotonic() - start)
-        print(f"{self.out}: main-head mIoU {best:.4f} at best{where}, {taken}")
+        print(f"{self.out}: main-head mIoU {self.state['best']:.4f} at best{where}, {taken}")
         return self.model
 
     def _epoch(self, meter: Meter) -> None:
@@ -238,11 +238,12 @@ class Run:
             first,
             end,
             crop=recipe.crop,
-            batch_size=recipe.batch_size,
+            batch_size=recipe.step_size,
             augmentation=self.augmentation,
             seed=recipe.seed,
             resize_to_crop=recipe.resize_to_crop,
         )
+        in_parts(self.model, recipe.accumulate)
         steps = StepCallback(self, end, meter)
         self.users.first = first % self.steps_per_epoch
         history = self.model.fit(

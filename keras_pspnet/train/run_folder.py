@@ -85,8 +85,10 @@ def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
             f"{out}: its run was made by another version of keras_pspnet (recipe fields "
             f"{', '.join(unknown)}) and cannot be resumed; train anew with another --out"
         )
+    # A run of an earlier version did what the default of a new field says.
+    before = {**Recipe(recipe.dataset).to_config(), **before}
     for name, value in now.items():
-        if before.get(name, value) != value:
+        if before[name] != value:
             raise UserError(
                 f"{out}: its run has {name}={before[name]}, not {value}; "
                 "resume with the same recipe and --set, or choose another --out"

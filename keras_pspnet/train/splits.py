@@ -35,10 +35,11 @@ def open_splits(recipe: Recipe, data_dir=None) -> tuple[Source, Source]:
             f"{data_dir or recipe.dataset}: no pictures to validate on, {len(train)} to train on; "
             "add pictures"
         )
-    if len(train) < recipe.batch_size and not train.unpaired:
+    if len(train) < recipe.step_size and not train.unpaired:
+        parts = f" accumulate={recipe.accumulate}" if recipe.accumulate > 1 else ""
         raise UserError(
-            f"batch_size={recipe.batch_size}: there are only {len(train)} training pictures; add "
-            "some, or give a smaller batch_size"
+            f"batch_size={recipe.batch_size}{parts}: there are only {len(train)} training "
+            f"pictures; add some, or give a smaller batch_size{' or accumulate' * bool(parts)}"
         )
     return train, val
 

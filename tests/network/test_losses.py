@@ -378,3 +378,13 @@ def test_a_compiled_model_reports_both_losses_by_their_weights():
 def test_class_weights_are_the_root_of_the_median_over_the_count():
     assert class_weights([100, 400, 0, 25]) == pytest.approx([1, 0.5, 1, 2])
     assert class_weights([9, 9]) == [1, 1] and class_weights([0, 0]) == [1, 1]
+
+
+@pytest.mark.parametrize("weights", [None, [0.3, 1.0, 2.5]])
+def test_what_a_picture_counts_is_what_its_loss_is_divided_by(weights):
+    loss = VoidCrossentropy(class_weights=weights)
+    factors = np.array([*(weights or [1, 1, 1]), *[0] * 253])
+    expected = factors[MASK].sum((1, 2))
+    assert len(set(expected)) > 1 or len(MASK) == 1
+    for mask in (MASK, MASK[..., None]):
+        np.testing.assert_allclose(loss.counted(mask), expected, rtol=1e-6)

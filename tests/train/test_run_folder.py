@@ -302,3 +302,14 @@ def test_pictures_that_exif_turns_alone_are_counted(data, tmp_path, monkeypatch,
         Image.new("RGB", (11, 9)).save(data / "images" / split / "p1.png", exif=exif)
     text = said(monkeypatch, capsys, data, tmp_path / "run")
     assert text.count("warning: 2 pictures are turned by their EXIF") == 1
+
+
+def test_a_field_that_a_run_lacks_has_its_default(data, tmp_path, refused):
+    """The run is of a version before the field."""
+    before = RECIPE.to_config()
+    del before["precision"]
+    checkpoint(tmp_path / "last.keras", recipe=before, data=now(data))
+    assert is_resumable(RECIPE, tmp_path, now(data))
+    half = RECIPE.change(precision="bfloat16")
+    message = refused(is_resumable, half, tmp_path, now(data))
+    assert "its run has precision=float32, not bfloat16" in message
