@@ -12,20 +12,13 @@ from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.progress import Meter, clock, track
-from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train import checkpoint, recipes, run_folder
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
 from keras_pspnet.train.devices import Devices, open_devices
 from keras_pspnet.train.history import SCORE, write_history
 from keras_pspnet.train.pictures import draw
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import (
-    check_run,
-    is_resumable,
-    moved_data,
-    remove_partials,
-    write_recipe,
-)
 from keras_pspnet.train.splits import about, exceeds, fingerprint, open_splits
 from keras_pspnet.train.start import Start, follow, read_start
 
@@ -97,13 +90,13 @@ def fit(
     out = Path(out)
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
-    check_run(recipe, out, resume, start)
+    run_folder.check_run(recipe, out, resume, start)
     group = open_devices(devices, recipe.batch_size)
     watch = group.watch()
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
     data = fingerprint(train, val, data_dir)
-    goes_on = resume and is_resumable(recipe, out, data, start)
+    goes_on = resume and run_folder.is_resumable(recipe, out, data, start)
     check = "checking pictures and masks"
     surveys = [train.survey(lambda numbers: track(numbers, check, len(train))), val.survey()]
     raise_first(surveys[0].errors + surveys[1].errors)
@@ -112,7 +105,7 @@ def fit(
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
     notes = [*train.notes, *val.notes, *about(recipe, (train, val), surveys, crops)]
-    notes += [moved_data(out, data_dir)] if goes_on else []
+    notes += [run_folder.moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
     if augmentation is not None:
@@ -124,15 +117,15 @@ def fit(
             "anew, without the state that they had",
             flush=True,
         )
-    new = [path for path in (out / "recipe.json", out / "best.keras") if not path.exists()]
-    new = new if group.writes else []
+    written = (out / "recipe.json", out / "best.keras") if group.writes else ()
+    new = [path for path in written if not path.exists()]
     try:
         if resume and group.writes:
-            remove_partials(out)
+            run_folder.remove_partials(out)
         with group.scope():
             run.begin(pixels, resume, goes_on)
         if group.writes:
-            write_recipe(recipe, out, data_dir, start)
+            run_folder.write_recipe(recipe, out, data_dir, start)
         model = run.train()
         watch.done()
         return model

@@ -98,6 +98,8 @@ def train(folder, name, devices, coordinator=None, processes=None, process=None)
             start=folder / "start.keras",
             devices=int(devices) or None,
         )
+    if coordinator:
+        jax.distributed.shutdown()
 
 
 if __name__ == "__main__":
