@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import keras
 from keras_pspnet import private_api
 from keras_pspnet.errors import UserError
 from keras_pspnet.train.processes import Watch, connect, guarded
+
+_strategies = {}  # by number of devices; a second one would mix up its sums with the first one's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +126,17 @@ def _of_tensorflow(asked) -> Devices:
         return Devices()
     if gpus and number > gpus:
         raise UserError(f"devices={number}: there are {gpus} GPUs; expected at most {gpus}, or all")
-    if not gpus:
-        _logical_cpus(number)
-    return Devices(number, strategy=_mirrored(number, "GPU" if gpus else "CPU"))
+    for before in set(_strategies) - {number}:
+        raise UserError(
+            f"devices={number}: this process has trained on {before} devices, and TensorFlow keeps "
+            "to one number; start another process"
+        )
+    if number not in _strategies:
+        if not gpus:
+            _logical_cpus(number)
+        names = [f"{'GPU' if gpus else 'CPU'}:{index}" for index in range(number)]
+        _strategies[number] = tf.distribute.MirroredStrategy(names)
+    return Devices(number, strategy=_strategies[number])
 
 
 def _logical_cpus(number: int) -> None:
@@ -144,13 +153,6 @@ def _logical_cpus(number: int) -> None:
             f"devices={number}: TensorFlow has started with fewer devices; call train.fit before "
             "anything that computes with TensorFlow"
         )
-
-
-@functools.cache
-def _mirrored(number: int, kind: str):
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy([f"{kind}:{index}" for index in range(number)])
 
 
 def _of_jax(asked) -> Devices:

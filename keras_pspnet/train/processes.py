@@ -157,10 +157,10 @@ class Watch:
 
     def close(self) -> None:
         """Let the others end: this process has failed."""
-        for peer in self.peers:
+        peers, self.peers = self.peers, []  # before the thread of this watch wakes
+        for peer in peers:
             with contextlib.suppress(OSError):
                 peer.shutdown(socket.SHUT_RDWR)
-        self.peers = []
 
     def _wait(self, running: list) -> None:
         while running:
