@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 
@@ -102,6 +103,8 @@ def join(place: Processes) -> None:
         UserError: JAX is missing, or the others do not come.
     """
     os.environ["KERAS_BACKEND"] = "jax"
+    # Keras's MeanIoU counts in int64, which JAX turns into int32: each process would say so.
+    warnings.filterwarnings("ignore", "Explicitly requested dtype int64", UserWarning)
     try:
         import jax
     except ImportError as error:
