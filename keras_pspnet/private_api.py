@@ -1,4 +1,4 @@
-"""Private interfaces of Keras, TensorFlow and LiteRT that this package uses, all in one place.
+"""Private interfaces of Keras, TensorFlow, JAX and LiteRT that this package uses, all in one place.
 
 None of them is promised to stay. `tests/test_private_api.py` fails when one changes; the upper
 bounds of keras and tensorflow in pyproject.toml are the versions for which it passes.
@@ -33,6 +33,13 @@ def inbound_nodes(operation) -> list:
 def variable_index(optimizer, variable) -> int:
     """Return the position of a variable among those that an optimizer was built for."""
     return optimizer._get_variable_index(variable)
+
+
+def coordinator() -> str:
+    """Return HOST:PORT of process 0, as `jax.distributed.initialize` was given or found it."""
+    from jax._src import distributed
+
+    return distributed.global_state.coordinator_address
 
 
 def operator_details(interpreter) -> list[dict]:

@@ -60,6 +60,7 @@ def main(arguments=None) -> int:
     command.add_argument("--resume", action="store_true", help="continue the training in RUN")
     trained = "a trained network to start from: .keras, run folder or preset:NAME"
     command.add_argument("--start", metavar="MODEL", help=trained)
+    add_device_options(command)
     command.set_defaults(call=commands.train)
 
     command = subparsers.add_parser("look", help="check a dataset, count it, show samples")
@@ -144,6 +145,16 @@ def add_protocol_options(parser) -> None:
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
 
 
+def add_device_options(parser) -> None:
+    """Add the options that spread a training over devices and hosts."""
+    devices = "GPUs of this host; without one, parts of its CPU, for trying"
+    parser.add_argument("--devices", type=number_or_all, metavar="N|all", help=devices)
+    address = "where process 0 listens, for a training over several processes"
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help=address)
+    parser.add_argument("--processes", type=int, metavar="P", help="how many processes there are")
+    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+
+
 def add_picture_options(parser) -> None:
     """Add the options that say what `predict` writes."""
     ids = "write the values that the masks of the data set hold, not 0..n-1"
@@ -183,6 +194,13 @@ def field_and_text(setting: str) -> tuple[str, str]:
             f"expected FIELD=VALUE, not {setting!r}; RECIPE comes first"
         )
     return field, text
+
+
+def number_or_all(text: str) -> int | str:
+    """Return "all" or a whole number; argparse prints the error in one line."""
+    if text != "all" and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of devices or all, not {text!r}")
+    return text if text == "all" else int(text)
 
 
 def run(program: str, call: Callable, options) -> int:

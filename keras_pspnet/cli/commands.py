@@ -22,12 +22,13 @@ def demo(options) -> None:
 
 def train(options) -> None:
     """Train a recipe."""
-    from keras_pspnet.train import recipes
+    from keras_pspnet.train import processes, recipes
     from keras_pspnet.train.recipe_fields import parse_texts
     from keras_pspnet.train.run_folder import check_run, is_resumable
     from keras_pspnet.train.splits import fingerprint, open_splits
     from keras_pspnet.train.start import follow, read_start
 
+    place = processes.read_processes(options.coordinator, options.processes, options.process)
     changes = parse_texts(dict(options.set))
     recipe = recipes.recipe(options.recipe, **changes)
     start = read_start(options.start)
@@ -38,10 +39,20 @@ def train(options) -> None:
     splits = open_splits(recipe, options.data_dir)
     if options.resume:
         is_resumable(recipe, options.out, fingerprint(*splits, options.data_dir), start)
+    if place:
+        processes.join(place)
+    with quiet.quiet_stderr():
+        from keras_pspnet.train.devices import open_devices
+
+        open_devices(options.devices, recipe.batch_size)  # before TensorFlow starts
     quiet.quiet_tensorflow()
     from keras_pspnet.train.run import fit
 
-    fit(recipe, options.out, data_dir=options.data_dir, start=start, resume=options.resume)
+    given = {"data_dir": options.data_dir, "start": start, "resume": options.resume}
+    with quiet.quiet_stdout(place is not None and place.process > 0):  # the first one reports
+        fit(recipe, options.out, devices=options.devices, **given)
+    if place:
+        processes.leave()
 
 
 def look(options) -> None:

@@ -41,6 +41,15 @@ def quiet_stderr():
         os.close(stderr)
 
 
+@contextlib.contextmanager
+def quiet_stdout(quiet: bool):
+    """Hide what Python prints to stdout within the block, if `quiet`."""
+    with open(os.devnull, "w") as devnull, contextlib.ExitStack() as stack:
+        if quiet:
+            stack.enter_context(contextlib.redirect_stdout(devnull))
+        yield
+
+
 def quiet_datasets(name: str) -> None:
     """Import TensorFlow quietly and hide TFDS's log if the dataset `name` needs them."""
     if name.startswith("tfds:"):

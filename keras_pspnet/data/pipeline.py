@@ -146,6 +146,7 @@ def training_steps(
     augmentation,
     seed,
     resize_to_crop=False,
+    part=None,
 ) -> tf.data.Dataset:
     """Return the batches of the training steps `first` to `last` - 1, with masks for both heads.
 
@@ -156,6 +157,7 @@ def training_steps(
         crop: (H, W) of the images.
         augmentation: an `Augmentation`, or None; without it the centre is cropped.
         resize_to_crop: True resizes each picture to `crop` before it is augmented.
+        part: see `validation`.
     """
     pictures = len(source) // batch_size * batch_size
 
@@ -163,21 +165,51 @@ def training_steps(
         epoch, place = position // pictures, position % pictures
         return _permuted(place, [seed, epoch], len(source)), position + (seed << 32)
 
-    keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
-    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
-    dataset = dataset.batch(batch_size, drop_remainder=True)
+    positions, rows = _positions(first, last, batch_size, part)
+    dataset = _read_pairs(source, positions.map(key), crop, augmentation, resize_to_crop)
+    dataset = dataset.batch(rows, drop_remainder=True)
     return _private_threads(with_aux(dataset).prefetch(2))
 
 
-def validation(source: Source, crop, batch_size, resize_to_crop=False) -> tf.data.Dataset:
+def validation(
+    source: Source, crop, batch_size, resize_to_crop=False, part=None
+) -> tf.data.Dataset:
     """Return batches of all pictures in order, with masks for both heads.
 
     Args:
         crop: (H, W) of the images: the centre of each picture, padded where it is smaller.
         resize_to_crop: True resizes each whole picture to `crop` instead.
+        part: (i, n) gives the i-th of n equal parts of each batch, for a training in n processes.
+            The last batch is then filled up with pictures of nothing but void. None gives whole
+            batches, the last one as it is.
     """
-    dataset = _read_pairs(source, _in_order(len(source)), crop, None, resize_to_crop)
-    return _private_threads(with_aux(dataset.batch(batch_size)).prefetch(2))
+    count = len(source)
+    if part is None:
+        dataset = _read_pairs(source, _in_order(count), crop, None, resize_to_crop)
+        return _private_threads(with_aux(dataset.batch(batch_size)).prefetch(2))
+    positions, rows = _positions(0, -(-count // batch_size), batch_size, part)
+    keys = positions.map(lambda position: (tf.minimum(position, count - 1), position))
+    dataset = _read_pairs(source, keys, crop, None, resize_to_crop)
+    pairs = tf.data.Dataset.zip(dataset, positions).map(
+        lambda pair, position: (pair[0], tf.where(position < count, pair[1], IGNORE))
+    )
+    return _private_threads(with_aux(pairs.batch(rows)).prefetch(2))
+
+
+def _positions(first: int, last: int, batch_size: int, part):
+    """Return the places in the order of pictures that a part of some batches takes.
+
+    Args:
+        first, last: numbers of the first batch and of the one after the last.
+        part: see `validation`.
+
+    Returns:
+        A tf.data.Dataset of int64, and the number of them in each batch.
+    """
+    index, parts = part or (0, 1)
+    rows = batch_size // parts
+    numbers = tf.data.Dataset.range(first * rows, last * rows)
+    return numbers.map(lambda n: n // rows * batch_size + index * rows + n % rows), rows
 
 
 def _private_threads(dataset):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_pspnet.network import replicas
+
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -18,6 +20,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     the variance of one value is 0, and the moving variance would fall to 0 too. Such a batch is
     normalized by the moving statistics, which stay as they are.
 
+    Over several devices the statistics are those of the whole batch, as in the paper. Under a
+    strategy of `tf.distribute` that is what Keras calls synchronized; it needs no argument here.
+
     The default momentum and epsilon are those of torch.nn.BatchNorm2d, which semseg
     model/resnet.py uses (its momentum of 0.1 is 0.9 in Keras's terms).
     """
@@ -26,8 +31,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        if not (training and self.trainable and mask is None and self._is_one_pixel(inputs)):
-            return self._normalize(inputs, training, mask)
+        if not (training and self.trainable and mask is None):
+            return super().call(inputs, training=training, mask=mask)
+        if replicas.count() > 1 and not getattr(self, "renorm", False):
+            return self._normalize_over_replicas(inputs)
+        if not self._is_one_pixel(inputs):
+            return self._normalize(inputs, training)
         if inputs.shape[0] is not None:
             return self._normalize(inputs, inputs.shape[0] > 1)
         # TensorFlow's graph of `fit` alone: elsewhere the number of pictures is known.
@@ -42,9 +51,35 @@ class BatchNormalization(keras.layers.BatchNormalization):
         sides = inputs.shape[1:-1]
         return self.axis in (-1, len(inputs.shape) - 1) and all(side == 1 for side in sides)
 
-    def _normalize(self, inputs, training, mask=None):
-        if not (training and self.trainable and mask is None and self._fusible(inputs)):
-            return super().call(inputs, training=training, mask=mask)
+    def _normalize_over_replicas(self, inputs):
+        """Normalize by the mean and variance of the values on all replicas."""
+        x = ops.cast(inputs, "float32")
+        axes = [axis for axis in range(len(x.shape)) if axis != self.axis % len(x.shape)]
+        number = ops.cast(ops.size(x) // x.shape[self.axis], "float32")
+        number, total = replicas.add([number, ops.sum(x, axes)])
+        mean = total / number
+        shape = [x.shape[i] if i not in axes else 1 for i in range(len(x.shape))]
+        squares = ops.sum(ops.square(x - ops.reshape(mean, shape)), axes)
+        (squares,) = replicas.add([squares])
+        several = number > 1  # a single value is normalized by the moving statistics
+        statistics = []
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, squares / number)):
+            batch = ops.where(several, batch, ops.cast(moving, batch.dtype))
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+            statistics.append(batch)
+        outputs = ops.batch_normalization(
+            x,
+            *statistics,
+            axis=self.axis,
+            offset=ops.cast(self.beta, x.dtype) if self.center else None,
+            scale=ops.cast(self.gamma, x.dtype) if self.scale else None,
+            epsilon=self.epsilon,
+        )
+        return ops.cast(outputs, self.compute_dtype)
+
+    def _normalize(self, inputs, training):
+        if not (training and self._fusible(inputs)):
+            return super().call(inputs, training=training)
         import tensorflow as tf
 
         # The raw operation: in some versions of TensorFlow its wrapper in tf.compat.v1.nn raises

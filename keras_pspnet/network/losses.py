@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_pspnet.network import replicas
 from keras_pspnet.network.saving import refuse_version_0_1
 
 OHEM_MIN_SHARE = 0.1
@@ -35,6 +36,9 @@ class VoidCrossentropy(keras.losses.Loss):
 
     With `dice`, a soft Dice loss is added (Milletari et al. 2016). It is 1 - the same mean of
     2 * sum(p * t) / sum(p ** 2 + t ** 2). Neither of the two uses class weights or OHEM.
+
+    Over several devices, by `tf.distribute` or `keras.distribution`, the batch is the whole one:
+    pixels, weights, hard pixels and the sums of both overlaps count over all devices.
 
     Args:
         ignore: Mask value of void pixels.
@@ -99,19 +103,22 @@ class VoidCrossentropy(keras.losses.Loss):
         log_probabilities = ops.log_softmax(y_pred)
         losses = -ops.sum(truth * log_probabilities, -1)
         if self.jaccard or self.dice:
-            sums = _class_sums(truth, valid, log_probabilities, losses)
+            sums = replicas.add(_class_sums(truth, valid, log_probabilities, losses))
         if self.ohem_threshold is not None:
             weights = weights * self._ohem_mask(losses, weights)
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), labels)
-        pixels = ops.cast(ops.size(losses), "float32")
+        # Keras takes the mean of these values on each replica, then that of the replicas.
+        pixels = ops.cast(ops.size(losses), "float32") * replicas.count()
         if self.focal:
             losses = losses * _focal_factor(losses, self.focal)
-        losses = losses * weights * ops.divide_no_nan(pixels, ops.sum(weights))
+        (counted,) = replicas.add([ops.sum(weights)])
+        losses = losses * weights * ops.divide_no_nan(pixels, counted)
+        overlap = replicas.share(losses) * replicas.count() if self.jaccard or self.dice else 0.0
         if self.jaccard:
-            losses = losses + self.jaccard * _jaccard(*sums)
+            losses = losses + self.jaccard * overlap * _jaccard(*sums)
         if self.dice:
-            losses = losses + self.dice * _dice(*sums)
+            losses = losses + self.dice * overlap * _dice(*sums)
         return losses
 
     def counted(self, y_true):
@@ -138,8 +145,10 @@ class VoidCrossentropy(keras.losses.Loss):
         The mask may be 1 at void pixels.
         """
         losses = ops.stop_gradient(losses)
-        ranked = -ops.sort(-ops.reshape(ops.where(valid > 0, losses, -1.0), (-1,)))
-        keep = ops.cast(OHEM_MIN_SHARE * ops.sum(valid), "int32")
+        batch = replicas.gather(ops.reshape(ops.where(valid > 0, losses, -1.0), (-1,)))
+        ranked = -ops.sort(-batch)
+        (number,) = replicas.add([ops.sum(valid)])
+        keep = ops.cast(OHEM_MIN_SHARE * number, "int32")
         last_kept = ops.take(ranked, ops.maximum(keep - 1, 0))
         limit = ops.where(keep > 0, last_kept, float("inf"))
         limit = ops.minimum(limit, -math.log(self.ohem_threshold))

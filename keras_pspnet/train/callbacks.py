@@ -42,7 +42,7 @@ class StepCallback(keras.callbacks.Callback):
         self.meter.advance(f"loss {logs['loss']:.4f}")
         # The last step of an epoch gets its checkpoint after the validation.
         old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds
-        if old and self.step < self.end:
+        if old and self.step < self.end and self.run.group.writes:
             # With the JAX backend, reading `self.model` copies the state of the step into it.
             self.run.model = self.model
             self.run.save_step(self.step)

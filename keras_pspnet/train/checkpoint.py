@@ -6,8 +6,10 @@ import zipfile
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from keras_pspnet.files import write_bytes
+from keras_pspnet.network import replicas
 from keras_pspnet.network.saving import keras_bytes
 from keras_pspnet.train.state import STATE, one_line, read_state
 
@@ -25,7 +27,8 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     Raises:
         UserError: the folder cannot be written; the old file stays.
     """
-    state = {**state, "seeds": _values(_seeds(model)), "metrics": _values(_metrics(model))}
+    metrics = [_values(replicas.parts(variable)) for variable in _metrics(model)]
+    state = {**state, "seeds": _values(_seeds(model)), "metrics": metrics}
     archive = zipfile.ZipFile(io.BytesIO(keras_bytes(model, path)))
     members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
@@ -56,13 +59,25 @@ def load(path: Path) -> tuple[keras.Model, dict]:
 
 
 def restore_metrics(model: keras.Model, state: dict) -> None:
-    """Assign the running metrics of an unfinished epoch."""
-    _assign(_metrics(model), state["metrics"])
+    """Assign the running metrics of an unfinished epoch.
+
+    Each replica goes on with its own; with another number of them the first one takes the sum.
+    """
+    for variable, values in zip(_metrics(model), state["metrics"], strict=True):
+        parts = replicas.parts(variable)
+        if np.shape(values) == tuple(variable.shape):  # of a version without replicas
+            values = [values]
+        if len(parts) != len(values):
+            whole = np.sum(values, 0)
+            values = [whole, *[np.zeros_like(whole)] * (len(parts) - 1)]
+        _assign(parts, values)
 
 
 def _without_address(config: dict) -> dict:
     # Keras names a dtype policy that layers share by its address, different in every process.
     config.pop("shared_object_id", None)
+    if config.get("synchronized"):  # set for several devices, see `Devices.built`
+        config["synchronized"] = False
     return config
 
 
@@ -75,7 +90,7 @@ def _metrics(model):
 
 
 def _values(variables):
-    return [keras.ops.convert_to_numpy(variable.value).tolist() for variable in variables]
+    return [keras.ops.convert_to_numpy(variable).tolist() for variable in variables]
 
 
 def _assign(variables, values):

@@ -5,33 +5,26 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_pspnet import visualize
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import write_bytes, write_json
-from keras_pspnet.inference.load import as_predictor
-from keras_pspnet.inference.segment import segment
 from keras_pspnet.progress import Meter, clock, track
-from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train import checkpoint, recipes, run_folder
 from keras_pspnet.train.accumulate import in_parts
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
-from keras_pspnet.train.history import SCORE, curves, write_history
+from keras_pspnet.train.devices import Devices, open_devices
+from keras_pspnet.train.history import SCORE, write_history
+from keras_pspnet.train.pictures import draw
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data, path_in_recipe
 from keras_pspnet.train.splits import about, exceeds, fingerprint, open_splits
 from keras_pspnet.train.start import Start, follow, read_start
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
-
-SAMPLES = 6
-"""Number of validation pictures in samples.png."""
 
 FINE_COST = 2.6
 """Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
@@ -45,6 +38,7 @@ def fit(
     data_dir=None,
     start=None,
     resume: bool = False,
+    devices=None,
     callbacks=(),
     augmentation=None,
 ) -> keras.Model:
@@ -69,6 +63,9 @@ def fit(
             reduce_channels, channels, dropout and align_corners become those of this network, and
             backbone_weights None.
         resume: continue the run in `out`; start at step 0 if there is none.
+        devices: number of devices of this host, or "all"; None takes one. With KERAS_BACKEND=jax
+            and `jax.distributed` initialized, the devices of each process; None then takes all.
+            The recipe's batch is the batch of all devices together.
         callbacks: Keras callbacks, one or a list. They see the whole training as that of one
             `model.fit`; one that sets `model.stop_training` ends the run. Their state is not kept:
             in a resumed run they begin anew.
@@ -78,12 +75,14 @@ def fit(
 
     Returns:
         The model after the last step; after EarlyStopping(restore_best_weights=True) what that
-        restored. Of a finished run that is resumed, what last.keras holds: the last step.
+        restored. Of a finished run that is resumed, what last.keras holds: the last step. After a
+        training on several devices a copy for one.
 
     Raises:
         UserError: no such recipe, a folder that may not be used, a dataset or a start that cannot
             be read, a callback that is none of Keras's or sets the learning rate, an augmentation
-            that fails or returns no pair, a loss that is not finite.
+            that fails or returns no pair, a loss that is not finite, devices that are not there,
+            another process of the training that has ended.
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     users = UserCallbacks(callbacks)
@@ -92,11 +91,13 @@ def fit(
     out = Path(out)
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
-    check_run(recipe, out, resume, start)
+    run_folder.check_run(recipe, out, resume, start)
+    group = open_devices(devices, recipe.batch_size)
+    watch = group.watch()
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
     data = fingerprint(train, val, data_dir)
-    goes_on = resume and is_resumable(recipe, out, data, start)
+    goes_on = resume and run_folder.is_resumable(recipe, out, data, start)
     check = "checking pictures and masks"
     surveys = [train.survey(lambda numbers: track(numbers, check, len(train))), val.survey()]
     raise_first(surveys[0].errors + surveys[1].errors)
@@ -105,33 +106,33 @@ def fit(
         raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
     notes = [*train.notes, *val.notes, *about(recipe, (train, val), surveys, crops)]
-    notes += [moved_data(out, data_dir)] if goes_on else []
+    notes += [run_folder.moved_data(out, data_dir)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
     if augmentation is not None:
         pipeline.check_augmentation(train, augmentation, recipe.seed)
-    run = Run(recipe, out, train, val, data, crops, start, users, augmentation)
+    run = Run(recipe, out, train, val, data, crops, start, users, group, augmentation)
     if goes_on and (users.callbacks or augmentation):
         print(
             "note: the bits of the uninterrupted run need the same augmentation; callbacks begin "
             "anew, without the state that they had",
             flush=True,
         )
-    new = [path for path in (out / "recipe.json", out / "best.keras") if not path.exists()]
+    written = (out / "recipe.json", out / "best.keras") if group.writes else ()
+    new = [path for path in written if not path.exists()]
     try:
-        if resume:
-            for partial in out.glob(".*.partial*"):  # left by a killed run
-                if partial.is_file():  # an export's is a folder
-                    partial.unlink()
-        run.begin(pixels, resume, goes_on)
-        config = {**recipe.to_config(), "data_dir": path_in_recipe(data_dir, out)}
-        if start is not None:
-            place = path_in_recipe(start.path, out)
-            config["start"] = {"path": place, "sha256": start.sha256}
-        write_json(out / "recipe.json", config)
-        return run.train()
+        if resume and group.writes:
+            run_folder.remove_partials(out)
+        with group.scope():
+            run.begin(pixels, resume, goes_on)
+        if group.writes:
+            run_folder.write_recipe(recipe, out, data_dir, start)
+        model = run.train()
+        watch.done()
+        return model
     except Exception:
-        if not run.last.exists():  # nothing to resume: remove what this call wrote
+        watch.close()
+        if new and not run.last.exists():  # nothing to resume: remove what this call wrote
             for path in new:
                 path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):
@@ -149,6 +150,7 @@ class Run:
         crops: whether the validation sees crops of larger pictures.
         start: the network to start from, or None.
         users: the user's callbacks.
+        group: the devices.
         augmentation: see `fit`.
     """
 
@@ -162,10 +164,12 @@ class Run:
         crops: bool,
         start: Start | None,
         users: UserCallbacks,
+        group: Devices,
         augmentation=None,
     ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
         self.data, self.crops, self.start, self.users = data, crops, start, users
+        self.group = group
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
@@ -184,7 +188,8 @@ class Run:
         # A resumed run too: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
         if goes_on:
-            self.model, self.state = checkpoint.load(self.last)
+            model, self.state = checkpoint.load(self.last)
+            self.model = self.group.built(model)
             # A loaded model creates its metrics at the first batch; they are restored later.
             self.model.evaluate(self._validation().take(1), verbose=0)
         else:
@@ -194,7 +199,8 @@ class Run:
             labels, coarse = self.train_source.labels, self.state["coarse"]
             start = self.start and self.start.load()
             try:
-                self.model = build(self.recipe, labels, pixels, self.steps, coarse, start)
+                model = build(self.recipe, labels, pixels, self.steps, coarse, start)
+                self.model = self.group.built(model)
             except (ValueError, TypeError) as error:
                 reason = str(error).splitlines()[0]
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
@@ -212,25 +218,30 @@ class Run:
         try:
             self.users.begin(self.model, self.steps_per_epoch, self.recipe.epochs)
             while self.state["step"] < self.steps and not self.state.get("stopped"):
-                self._epoch(meter)
+                with self.group.scope():
+                    self._epoch(meter)
+                if time.monotonic() - self.drawn > PICTURE_SECONDS:
+                    self.drawn = time.monotonic()
+                    self._draw(self.group.alone(self.model))
         except KeyboardInterrupt:
             meter.say(f"{self.out}: --resume goes on at step {self.state['step']}")
             raise
         finally:
             meter.close()
-        self._draw()
+        model = self.group.alone(self.model)
+        self._draw(model)
         self.users.end()
         where = " on centre crops" * self.crops
         taken = clock(time.monotonic() - start)
         print(f"{self.out}: main-head mIoU {self.state['best']:.4f} at best{where}, {taken}")
-        return self.model
+        return model
 
     def _epoch(self, meter: Meter) -> None:
         """Train one epoch, or the rest of it, then validate and write checkpoints."""
         first, recipe = self.state["step"], self.recipe
         epoch = first // self.steps_per_epoch
         if self.state["coarse"] and not self._is_coarse(epoch):
-            self.model = at_full_resolution(self.model, recipe)
+            self.model = self.group.built(at_full_resolution(self.model, recipe))
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
         batches = pipeline.training_steps(
@@ -242,6 +253,7 @@ class Run:
             augmentation=self.augmentation,
             seed=recipe.seed,
             resize_to_crop=recipe.resize_to_crop,
+            part=self.group.part,
         )
         in_parts(self.model, recipe.accumulate)
         steps = StepCallback(self, end, meter)
@@ -269,19 +281,17 @@ class Run:
         if self.model.stop_training:
             self.state["stopped"] = True
         # best.keras first: a run killed between the two repeats the end of this epoch.
-        if improved:
+        if improved and self.group.writes:
             checkpoint.save(self.model, self.out / "best.keras", self.state)
-        checkpoint.save(self.model, self.last, self.state)
-        write_history(self.out / "history.csv", self.state["history"])
+        if self.group.writes:
+            checkpoint.save(self.model, self.last, self.state)
+            write_history(self.out / "history.csv", self.state["history"])
         meter.say(
             f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
         )
         if self.model.stop_training:
             meter.say(f"a callback ended the training at step {steps.step} of {self.steps}")
-        if time.monotonic() - self.drawn > PICTURE_SECONDS:
-            self.drawn = time.monotonic()
-            self._draw()
 
     def _cost(self, step: int) -> float:
         """Return the cost of the first `step` steps, in coarse steps."""
@@ -294,7 +304,7 @@ class Run:
     def _validation(self):
         recipe = self.recipe
         return pipeline.validation(
-            self.val_source, recipe.crop, recipe.batch_size, recipe.resize_to_crop
+            self.val_source, recipe.crop, recipe.batch_size, recipe.resize_to_crop, self.group.part
         )
 
     def save_step(self, step: int) -> None:
@@ -302,19 +312,9 @@ class Run:
         self.state = {**self.state, "step": step}
         checkpoint.save(self.model, self.last, self.state)
 
-    def _draw(self) -> None:
+    def _draw(self, model) -> None:
+        if not self.group.writes:
+            return
         # A run killed after writing last.keras has an older history.csv.
         write_history(self.out / "history.csv", self.state["history"])
-        write_bytes(self.out / "curves.png", curves(self.state["history"]))
-        visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
-
-
-def samples(model, source: Source) -> np.ndarray:
-    """Draw pictures, truth and prediction side by side; return (H, W, 3) uint8."""
-    predictor = as_predictor(model)
-    table = []
-    for _, image, mask in source.first(SAMPLES).examples():
-        prediction = segment(predictor, image)
-        overlays = [visualize.overlay(image, ids, source.labels, 0.8) for ids in (mask, prediction)]
-        table.append([image, *overlays])
-    return visualize.rows(table, ["picture", "truth", "prediction"], labels=source.labels)
+        draw(self.out, self.state["history"], model, self.val_source)

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import read_bytes, write_json
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.splits import check_same_data
 from keras_pspnet.train.start import Start
@@ -145,6 +145,22 @@ def is_resumable(recipe: Recipe, out, data: dict, start: Start | None = None) ->
     if state["best"] is not None and not best.exists():
         raise UserError(f"{out}: its best.keras is gone; put it back, or train anew")
     return file is last
+
+
+def remove_partials(out: Path) -> None:
+    """Remove the half-written files that a killed run has left."""
+    for partial in out.glob(".*.partial*"):
+        if partial.is_file():  # an export's is a folder
+            partial.unlink()
+
+
+def write_recipe(recipe: Recipe, out: Path, data_dir=None, start: Start | None = None) -> None:
+    """Write recipe.json: the fields, the data folder and the start; raises as `write_json`."""
+    config = {**recipe.to_config(), "data_dir": path_in_recipe(data_dir, out)}
+    if start is not None:
+        place = path_in_recipe(start.path, out)
+        config["start"] = {"path": place, "sha256": start.sha256}
+    write_json(out / "recipe.json", config)
 
 
 def path_in_recipe(path, out) -> str | None:

@@ -21,6 +21,7 @@ from verify_jax import jax
 from verify_kills import full_disk, killed_and_resumed, killed_export, same_bits
 from verify_networks import converted, foreign_backbones
 from verify_report import report_in_a_browser
+from verify_spread import killed_processes, several_devices
 
 STATE = KEPT / "state.json"
 SUMMARY = RESULTS / "verify.json"
@@ -32,6 +33,8 @@ CHECKS = (
     killed_and_resumed,
     report_in_a_browser,
     jax,
+    several_devices,
+    killed_processes,
     foreign_backbones,
     converted,
     in_tflite_runtime,
