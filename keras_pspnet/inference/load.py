@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import threading
 import weakref
 import zipfile
 from pathlib import Path
@@ -106,6 +107,9 @@ def load_model(path, *, threads=None):
     Returns:
         A keras.Model for a `.keras` file. Otherwise a `Predictor`: a callable that maps uint8
         pictures (B, H, W, 3) to class ids (B, H, W) or scores (B, H, W, C).
+
+        Several threads may share it: a `Predictor`, and `segment` with either, compute one call
+        after the other, so that memory stays that of one call and each thread gets its own answer.
 
     Raises:
         UserError: the file does not exist, is not a model of this package, or is damaged;
@@ -272,6 +276,7 @@ def read_tflite_labels(path) -> dict | None:
 
 
 _predictors = weakref.WeakKeyDictionary()
+_making_predictors = threading.Lock()
 
 
 def as_predictor(model) -> Predictor:
@@ -288,10 +293,12 @@ def as_predictor(model) -> Predictor:
         return model
     from keras_pspnet.network.main_head import check_ours, labels_of
 
-    if model not in _predictors:
-        check_ours(model, "model")
-        _predictors[model] = _keras_predictor(model)
-    return dataclasses.replace(_predictors[model], labels=labels_of(model))
+    with _making_predictors:  # compiling a network that another thread runs would break that
+        if model not in _predictors:
+            check_ours(model, "model")
+            _predictors[model] = _keras_predictor(model)
+        predictor = _predictors[model]
+    return dataclasses.replace(predictor, labels=labels_of(model))
 
 
 def _keras_predictor(model) -> Predictor:

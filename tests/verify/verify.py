@@ -20,6 +20,7 @@ from verify_jax import jax
 from verify_kills import full_disk, killed_and_resumed, killed_export, same_bits
 from verify_networks import converted, foreign_backbones
 from verify_report import report_in_a_browser
+from verify_threads import eight_threads
 
 STATE = KEPT / "state.json"
 SUMMARY = RESULTS / "verify.json"
@@ -29,6 +30,7 @@ CHECKS = (
     killed_export,
     same_bits,
     killed_and_resumed,
+    eight_threads,
     report_in_a_browser,
     jax,
     foreign_backbones,
