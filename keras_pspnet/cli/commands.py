@@ -41,7 +41,8 @@ def train(options) -> None:
     quiet.quiet_tensorflow()
     from keras_pspnet.train.run import fit
 
-    fit(recipe, options.out, data_dir=options.data_dir, start=start, resume=options.resume)
+    places = {"data_dir": options.data_dir, "start": start}
+    fit(recipe, options.out, **places, resume=options.resume, skip_broken=options.skip_broken)
 
 
 def look(options) -> None:
