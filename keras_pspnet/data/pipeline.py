@@ -1,18 +1,18 @@
 """Build tf.data pipelines of batches for training and validation."""
 
-import os
-
 import numpy as np
 import tensorflow as tf
 
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.augment import crop as crop_pair
 from keras_pspnet.data.augment_window import augment_and_crop
+from keras_pspnet.data.broken import OUT_OF_RANGE
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
 from keras_pspnet.images import as_picture, check_size, resize_image, resize_nearest
 from keras_pspnet.labels import IGNORE
+from keras_pspnet.machine import cores
 
 PAIR = "an image (H, W, 3) float32 in 0..255 and a mask (H, W) uint8 of class ids and 255"
 """What an augmentation returns."""
@@ -158,16 +158,27 @@ def training_steps(
         augmentation: an `Augmentation`, or None; without it the centre is cropped.
         resize_to_crop: True resizes each picture to `crop` before it is augmented.
     """
-    pictures = len(source) // batch_size * batch_size
-
-    def key(position):
-        epoch, place = position // pictures, position % pictures
-        return _permuted(place, [seed, epoch], len(source)), position + (seed << 32)
-
-    keys = tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
+    keys = _keys_of_steps(len(source), first, last, batch_size, seed)
     dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
     dataset = dataset.batch(batch_size, drop_remainder=True)
     return _private_threads(with_aux(dataset).prefetch(2))
+
+
+def names_of_step(source: Source, step: int, *, batch_size, seed) -> list[str]:
+    """Return the names of the pictures that `training_steps` gives to a step, from 0."""
+    keys = _keys_of_steps(len(source), step, step + 1, batch_size, seed)
+    return [source.names[int(index)] for index, _ in keys]
+
+
+def _keys_of_steps(count, first, last, batch_size, seed):
+    """Return keys (index, seed) of the pictures of the steps `first` to `last` - 1."""
+    pictures = count // batch_size * batch_size
+
+    def key(position):
+        epoch, place = position // pictures, position % pictures
+        return _permuted(place, [seed, epoch], count), position + (seed << 32)
+
+    return tf.data.Dataset.range(first * batch_size, last * batch_size).map(key)
 
 
 def validation(source: Source, crop, batch_size, resize_to_crop=False) -> tf.data.Dataset:
@@ -184,13 +195,37 @@ def validation(source: Source, crop, batch_size, resize_to_crop=False) -> tf.dat
 def _private_threads(dataset):
     """Give the dataset its own threads: a repeatable training runs one operation at a time."""
     options = tf.data.Options()
-    options.threading.private_threadpool_size = max(os.cpu_count() or 1, 2)
+    options.threading.private_threadpool_size = max(cores(), 2)
     return dataset.with_options(options)
 
 
-def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Turn a dataset of (image, mask) into (image, {"aux": mask, "main": mask}) for both heads."""
-    return dataset.map(lambda image, mask: (image, {"aux": mask, "main": mask}))
+def with_aux(dataset: tf.data.Dataset, num_classes: int | None = None) -> tf.data.Dataset:
+    """Turn a dataset of (image, mask) into (image, {"aux": mask, "main": mask}) for both heads.
+
+    Args:
+        num_classes: number of classes of the network. With it a label that is neither one of them
+            nor void (255) is an error on every device and backend: it is found here, before a
+            compiler removes checks. None checks nothing.
+    """
+
+    def both(image, mask):
+        mask = mask if num_classes is None else checked_labels(mask, num_classes)
+        return image, {"aux": mask, "main": mask}
+
+    return dataset.map(both)
+
+
+def checked_labels(mask, num_classes: int):
+    """Return a mask of class ids and void as it is.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the dataset is read, for any other label.
+    """
+    labels = tf.cast(mask, tf.int32)
+    wrong = tf.boolean_mask(labels, ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE))
+    text = f"{OUT_OF_RANGE}, expected 0..{num_classes - 1}, or {IGNORE} for void; it is"
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(wrong) == 0, [text, wrong[:1]])]):
+        return tf.identity(mask)
 
 
 def _in_order(count):
@@ -243,7 +278,9 @@ def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
         image, mask = _read_pair(read, index)
         if augmentation:
             seed = tf.stack([tf.cast(seed, tf.int64), 0])
-            return augment_and_crop(augmentation, image, mask, crop, seed)
+            image, mask = augment_and_crop(augmentation, image, mask, crop, seed)
+            own = type(augmentation) is not Augmentation  # files were checked when they were read
+            return image, checked_labels(mask, len(source.labels)) if own else mask
         return (
             crop_pair(image, mask, crop) if crop is not None else (tf.cast(image, tf.float32), mask)
         )

@@ -53,6 +53,10 @@ class VoidCrossentropy(keras.losses.Loss):
     Call:
         y_true (B, H, W) or (B, H, W, 1) class ids, y_pred (B, H, W, C) logits -> a float32 scalar.
 
+    A label that is neither `ignore` nor a class is an InvalidArgumentError in TensorFlow. Under
+    XLA, which removes checks and which Keras uses on a GPU, and under JAX the loss is NaN then:
+    `data.with_aux(dataset, num_classes)` finds such labels on every backend.
+
     Raises:
         ValueError: An argument is out of range.
     """
@@ -92,7 +96,8 @@ class VoidCrossentropy(keras.losses.Loss):
         y_pred = ops.cast(y_pred, "float32")
         valid = ops.not_equal(y_true, self.ignore)
         labels = ops.where(valid, y_true, 0)
-        valid = weights = ops.cast(valid, "float32")
+        valid = ops.cast(valid, "float32")
+        weights = _nan_at_no_class(valid, labels, y_pred.shape[-1])
         # Products with the one-hot truth: with deterministic operations TensorFlow's own sparse
         # cross-entropy gathers and scatters, at two to three times the time.
         truth = ops.one_hot(labels, y_pred.shape[-1], dtype="float32")
@@ -101,7 +106,7 @@ class VoidCrossentropy(keras.losses.Loss):
         if self.jaccard or self.dice:
             sums = _class_sums(truth, valid, log_probabilities, losses)
         if self.ohem_threshold is not None:
-            weights = weights * self._ohem_mask(losses, weights)
+            weights = weights * self._ohem_mask(losses, valid)
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), labels)
         pixels = ops.cast(ops.size(losses), "float32")
@@ -142,6 +147,24 @@ class VoidCrossentropy(keras.losses.Loss):
             "dice": self.dice,
             "focal": self.focal,
         }
+
+
+def _nan_at_no_class(values, labels, classes: int):
+    """Return values of pixels with NaN where the label is no class.
+
+    Raises:
+        tf.errors.InvalidArgumentError: on TensorFlow without XLA, if there is such a label; XLA
+            removes checks, and JAX has none.
+    """
+    wrong = ops.logical_or(labels < 0, labels >= classes)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        text = f"a label is out of range, expected 0..{classes - 1} or `ignore`; least, greatest"
+        tf.debugging.Assert(
+            ~tf.reduce_any(wrong), [text, tf.reduce_min(labels), tf.reduce_max(labels)]
+        )
+    return ops.where(wrong, float("nan"), values)
 
 
 def _focal_factor(losses, exponent):

@@ -1,36 +1,39 @@
 """Train a recipe: the training loop and the files of the run folder."""
 
-import contextlib
+import functools
 import time
 from pathlib import Path
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from keras_pspnet import visualize
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.data.broken import Broken
 from keras_pspnet.data.pairs import Source
-from keras_pspnet.errors import UserError, raise_first
-from keras_pspnet.files import write_bytes, write_json
-from keras_pspnet.inference.load import as_predictor
-from keras_pspnet.inference.segment import segment
-from keras_pspnet.progress import Meter, clock, track
+from keras_pspnet.errors import UserError
+from keras_pspnet.machine import locked
+from keras_pspnet.progress import Meter, clock
 from keras_pspnet.train import checkpoint, recipes
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
-from keras_pspnet.train.history import SCORE, curves, write_history
+from keras_pspnet.train.history import SCORE, write_history
+from keras_pspnet.train.picture_check import PictureCheck
+from keras_pspnet.train.pictures import draw
 from keras_pspnet.train.recipe_fields import Recipe
-from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data, path_in_recipe
-from keras_pspnet.train.splits import about, exceeds, fingerprint, open_splits
+from keras_pspnet.train.run_folder import (
+    check_run,
+    is_resumable,
+    moved_data,
+    other_machine,
+    this_machine,
+    write_recipe,
+)
+from keras_pspnet.train.splits import about, fingerprint, open_splits, sees_crops
 from keras_pspnet.train.start import Start, follow, read_start
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
-
-SAMPLES = 6
-"""Number of validation pictures in samples.png."""
 
 FINE_COST = 2.6
 """Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
@@ -44,6 +47,7 @@ def fit(
     data_dir=None,
     start=None,
     resume: bool = False,
+    skip_broken: int = 0,
     callbacks=(),
     augmentation=None,
 ) -> keras.Model:
@@ -68,6 +72,7 @@ def fit(
             reduce_channels, channels, dropout and align_corners become those of this network, and
             backbone_weights None.
         resume: continue the run in `out`; start at step 0 if there is none.
+        skip_broken: number of broken pictures, masks and pairs to go on past, see `Broken`.
         callbacks: Keras callbacks, one or a list. They see the whole training as that of one
             `model.fit`; one that sets `model.stop_training` ends the run. Their state is not kept:
             in a resumed run they begin anew.
@@ -80,9 +85,9 @@ def fit(
         restored. Of a finished run that is resumed, what last.keras holds: the last step.
 
     Raises:
-        UserError: no such recipe, a folder that may not be used, a dataset or a start that cannot
-            be read, a callback that is none of Keras's or sets the learning rate, an augmentation
-            that fails or returns no pair, a loss that is not finite.
+        UserError: no such recipe, a folder that may not be used, as while another training uses it,
+            a dataset or a start that cannot be read, a callback that is none of Keras's or sets the
+            learning rate, an augmentation that fails or returns no pair, a loss that is not finite.
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     users = UserCallbacks(callbacks)
@@ -91,51 +96,54 @@ def fit(
     out = Path(out)
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
+    with locked(out, "a training"):
+        return _fit(recipe, out, data_dir, start, resume, skip_broken, users, augmentation)
+
+
+def _fit(recipe, out, data_dir, start, resume, skip_broken, users, augmentation) -> keras.Model:
+    """Do what `fit` says, in a run folder of one's own."""
     check_run(recipe, out, resume, start)
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
     data = fingerprint(train, val, data_dir)
     goes_on = resume and is_resumable(recipe, out, data, start)
-    check = "checking pictures and masks"
-    surveys = [train.survey(lambda numbers: track(numbers, check, len(train))), val.survey()]
-    raise_first(surveys[0].errors + surveys[1].errors)
-    pixels = surveys[0].pixels[: len(train.labels)]
-    if not pixels.any():
-        raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
-    crops = not recipe.resize_to_crop and exceeds(surveys[1], recipe.crop)
-    notes = [*train.notes, *val.notes, *about(recipe, (train, val), surveys, crops)]
-    notes += [moved_data(out, data_dir)] if goes_on else []
+    sources, broken = {"train": train, "val": val}, Broken(skip_broken, recipe.crop)
+    notes = [*train.notes, *val.notes]
+    notes += [moved_data(out, data_dir), other_machine(out)] if goes_on else []
     for note in filter(None, dict.fromkeys(notes)):
         print(note, flush=True)
+    check = PictureCheck(out, sources, broken, functools.partial(about, recipe, (train, val)))
+    train, val = (broken.source(split, source) for split, source in sources.items())
+    check.begin(needs_all=recipe.class_weights)
+    pixels = check.surveys["train"].pixels[: len(train.labels)]
     if augmentation is not None:
         pipeline.check_augmentation(train, augmentation, recipe.seed)
-    run = Run(recipe, out, train, val, data, crops, start, users, augmentation)
+    run = Run(recipe, out, train, val, data, check, start, users, augmentation)
     if goes_on and (users.callbacks or augmentation):
         print(
             "note: the bits of the uninterrupted run need the same augmentation; callbacks begin "
             "anew, without the state that they had",
             flush=True,
         )
-    new = [path for path in (out / "recipe.json", out / "best.keras") if not path.exists()]
+    written = (out / "recipe.json", out / "best.keras", check.file)
+    new = [path for path in written if not path.exists()]
     try:
         if resume:
             for partial in out.glob(".*.partial*"):  # left by a killed run
                 if partial.is_file():  # an export's is a folder
                     partial.unlink()
         run.begin(pixels, resume, goes_on)
-        config = {**recipe.to_config(), "data_dir": path_in_recipe(data_dir, out)}
-        if start is not None:
-            place = path_in_recipe(start.path, out)
-            config["start"] = {"path": place, "sha256": start.sha256}
-        write_json(out / "recipe.json", config)
-        return run.train()
+        write_recipe(out, recipe, data_dir, start)
+        check.keep()
+        with broken.in_one_line():
+            return run.train()
     except Exception:
         if not run.last.exists():  # nothing to resume: remove what this call wrote
             for path in new:
                 path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                out.rmdir()
         raise
+    finally:
+        check.close()
 
 
 class Run:
@@ -145,7 +153,7 @@ class Run:
         recipe, out: see `fit`.
         train, val: the pictures.
         data: their fingerprint, see `splits.fingerprint`.
-        crops: whether the validation sees crops of larger pictures.
+        check: the check of the pictures, which may still go on.
         start: the network to start from, or None.
         users: the user's callbacks.
         augmentation: see `fit`.
@@ -158,13 +166,13 @@ class Run:
         train: Source,
         val: Source,
         data,
-        crops: bool,
+        check: PictureCheck,
         start: Start | None,
         users: UserCallbacks,
         augmentation=None,
     ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
-        self.data, self.crops, self.start, self.users = data, crops, start, users
+        self.data, self.check, self.start, self.users = data, check, start, users
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
@@ -189,7 +197,7 @@ class Run:
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
-            self.state["start"] = self.start and self.start.sha256
+            self.state |= {"start": self.start and self.start.sha256, "machine": this_machine()}
             labels, coarse = self.train_source.labels, self.state["coarse"]
             start = self.start and self.start.load()
             try:
@@ -217,10 +225,11 @@ class Run:
             raise
         finally:
             meter.close()
+        self.check.tell(wait=True)
         self._draw()
         self.users.end()
         best = self.state["best"]
-        where = " on centre crops" * self.crops
+        where = " on centre crops" * sees_crops(self.recipe, self.check.surveys["val"])
         taken = clock(time.monotonic() - start)
         print(f"{self.out}: main-head mIoU {best:.4f} at best{where}, {taken}")
         return self.model
@@ -304,16 +313,4 @@ class Run:
     def _draw(self) -> None:
         # A run killed after writing last.keras has an older history.csv.
         write_history(self.out / "history.csv", self.state["history"])
-        write_bytes(self.out / "curves.png", curves(self.state["history"]))
-        visualize.save_png(self.out / "samples.png", samples(self.model, self.val_source))
-
-
-def samples(model, source: Source) -> np.ndarray:
-    """Draw pictures, truth and prediction side by side; return (H, W, 3) uint8."""
-    predictor = as_predictor(model)
-    table = []
-    for _, image, mask in source.first(SAMPLES).examples():
-        prediction = segment(predictor, image)
-        overlays = [visualize.overlay(image, ids, source.labels, 0.8) for ids in (mask, prediction)]
-        table.append([image, *overlays])
-    return visualize.rows(table, ["picture", "truth", "prediction"], labels=source.labels)
+        draw(self.out, self.state["history"], self.model, self.val_source)
