@@ -96,8 +96,7 @@ class VoidCrossentropy(keras.losses.Loss):
         y_pred = ops.cast(y_pred, "float32")
         valid = ops.not_equal(y_true, self.ignore)
         labels = ops.where(valid, y_true, 0)
-        valid = ops.cast(valid, "float32")
-        weights = _nan_at_no_class(valid, labels, y_pred.shape[-1])
+        valid = weights = ops.cast(valid, "float32")
         # Products with the one-hot truth: with deterministic operations TensorFlow's own sparse
         # cross-entropy gathers and scatters, at two to three times the time.
         truth = ops.one_hot(labels, y_pred.shape[-1], dtype="float32")
@@ -106,7 +105,7 @@ class VoidCrossentropy(keras.losses.Loss):
         if self.jaccard or self.dice:
             sums = _class_sums(truth, valid, log_probabilities, losses)
         if self.ohem_threshold is not None:
-            weights = weights * self._ohem_mask(losses, valid)
+            weights = weights * self._ohem_mask(losses, weights)
         if self.class_weights is not None:
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), labels)
         pixels = ops.cast(ops.size(losses), "float32")
@@ -117,7 +116,7 @@ class VoidCrossentropy(keras.losses.Loss):
             losses = losses + self.jaccard * _jaccard(*sums)
         if self.dice:
             losses = losses + self.dice * _dice(*sums)
-        return losses
+        return _nan_at_no_class(losses, labels, y_pred.shape[-1])
 
     def _ohem_mask(self, losses, valid):
         """Return 1 for hard pixels: a loss of -log(ohem_threshold) or more, or the hardest share.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 
 import keras
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 
 from keras_pspnet.data import pipeline
-from keras_pspnet.train import checkpoint, picture_check, recipes, run_folder
+from keras_pspnet.data.broken import Broken
+from keras_pspnet.train import checkpoint, picture_check, recipes
 from keras_pspnet.train.picture_check import PictureCheck
-from keras_pspnet.train.run import fit
+from keras_pspnet.train.run import Run, fit
+from keras_pspnet.train.run_folder import other_machine, this_machine
 from keras_pspnet.train.splits import open_splits
 
 SMALL = recipes.recipe(
@@ -105,62 +108,64 @@ def test_broken_pictures_are_gone_past_when_asked(refused, data, tmp_path, capsy
     said = capsys.readouterr().out
     assert f"warning: 2 broken of at most 2: {bad}: " in said and "p0.png" in said
     assert checkpoint.read_state(out / "last.keras")["step"] == 3
-    fit(recipe, out, data_dir=data, skip_broken=2, resume=True)
-    assert "2 broken of at most 2" in capsys.readouterr().out
 
 
-def test_a_survey_is_kept_while_sizes_and_times_hold(data, tmp_path, monkeypatch):
-    recipe, out = SMALL.change(epochs=1), tmp_path / "run"
-    fit(recipe, out, data_dir=data)
-    kept = json.loads((out / "survey.json").read_text())["surveys"]["train"]
-    assert sum(kept["pixels"]) == 6 * 49 * 49 and kept["good"] == list(range(6))
-    looked = []
-    looks = PictureCheck._looks
+def check_of(data, out, about=lambda surveys: []):
+    sources = dict(zip(("train", "val"), open_splits(SMALL, data)))
+    return PictureCheck(out, sources, Broken(0, SMALL.crop), about)
 
-    def counted(self):
-        looked.append(1)
-        return looks(self)
 
-    monkeypatch.setattr(PictureCheck, "_looks", counted)
-    fit(recipe, out, data_dir=data, resume=True)
-    assert not looked
+def test_a_survey_is_kept_while_sizes_and_times_hold(data, tmp_path):
+    first = check_of(data, tmp_path)
+    assert not first.whole
+    first.begin(needs_all=True)
+    first.keep()
+    kept = check_of(data, tmp_path)
+    assert kept.whole
+    for split, survey in first.surveys.items():
+        assert kept.surveys[split].to_config() == survey.to_config()
+    assert kept.surveys["train"].pixels.sum() == 6 * 49 * 49
+    assert kept.surveys["val"].sizes == {(49, 49): 3}
     os.utime(data / "masks" / "train" / "p3.png", (1, 1))
-    fit(recipe, out, data_dir=data, resume=True)
-    assert looked == [1]
-    (out / "survey.json").write_text("{}")
-    fit(recipe, out, data_dir=data, resume=True)
-    assert looked == [1, 1]
+    assert not check_of(data, tmp_path).whole
+    for text in ("{}", "[]", "half"):
+        (tmp_path / "survey.json").write_text(text)
+        assert not check_of(data, tmp_path).whole
 
 
 def test_a_check_that_takes_long_goes_on_beside_the_training(
     refused, data, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setattr(picture_check, "PATIENCE", -1.0)
-    recipe = SMALL.change(epochs=1)
-    fit(recipe, tmp_path / "a", data_dir=data)
-    assert "the check of the pictures goes on beside the training" in capsys.readouterr().out
-    kept = json.loads((tmp_path / "a" / "survey.json").read_text())["surveys"]
-    assert len(kept["train"]["good"]) == 6 and len(kept["val"]["good"]) == 3
-    monkeypatch.setattr(picture_check, "PATIENCE", 100.0)
-    fit(recipe, tmp_path / "b", data_dir=data)
-    fit(recipe.change(class_weights=True), tmp_path / "c", data_dir=data)
-    assert "goes on beside" not in capsys.readouterr().out
-    a, b = ((tmp_path / name / "last.keras").read_bytes() for name in "ab")
-    assert a == b
+    check = check_of(data, tmp_path, about=lambda surveys: [f"{len(surveys[0].good)} good"])
+    check.begin(needs_all=False)
+    assert "goes on beside the training" in capsys.readouterr().out
+    check.tell(wait=True)
+    check.tell()
+    assert capsys.readouterr().out == "6 good\n"
+    check.keep()
+    check.close()
+    assert check_of(data, tmp_path).whole
+    (tmp_path / "survey.json").unlink()
+    check = check_of(data, tmp_path)
+    check.begin(needs_all=True)
+    assert check.whole and "goes on beside" not in capsys.readouterr().out
     cut(data / "images" / "train" / "p5.png")
-    monkeypatch.setattr(picture_check, "PATIENCE", -1.0)
-    assert "p5.png" in refused(fit, recipe, tmp_path / "d", data_dir=data)
+    monkeypatch.setattr(Run, "train", lambda self: self.check.tell(wait=True))
+    assert "p5.png" in refused(fit, SMALL, tmp_path / "run", data_dir=data)
+    assert not (tmp_path / "run").exists()
 
 
-def test_a_run_that_is_resumed_elsewhere_says_that_bits_may_differ(
-    data, tmp_path, monkeypatch, capsys
-):
-    recipe, out = SMALL.change(epochs=1), tmp_path / "run"
-    monkeypatch.setattr(run_folder, "threads", lambda: 2)
-    fit(recipe, out, data_dir=data)
-    fit(recipe, out, data_dir=data, resume=True)
-    assert "note: the run began on" not in capsys.readouterr().out
-    monkeypatch.setattr(run_folder, "threads", lambda: 96)
-    fit(recipe, out, data_dir=data, resume=True)
-    said = capsys.readouterr().out
-    assert "note: the run began on 2 threads of" in said and "this is 96 threads of" in said
+def test_a_run_that_is_resumed_elsewhere_says_that_bits_may_differ(tmp_path, monkeypatch):
+    state = dict.fromkeys(("step", "history", "best", "recipe", "coarse", "seeds", "metrics"))
+    with zipfile.ZipFile(tmp_path / "last.keras", "w") as archive:
+        archive.writestr(checkpoint.STATE, json.dumps({**state, "machine": this_machine()}))
+    assert other_machine(tmp_path) is None
+    threads = this_machine()["threads"]
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "96")
+    note = other_machine(tmp_path)
+    assert note.startswith(f"note: the run began on {threads} threads of")
+    assert "this is 96 threads of" in note
+    with zipfile.ZipFile(tmp_path / "last.keras", "w") as archive:  # of an earlier version
+        archive.writestr(checkpoint.STATE, json.dumps(state))
+    assert other_machine(tmp_path) is None
