@@ -24,3 +24,20 @@ def raise_first(errors) -> None:
         error = UserError(f"{errors[0]}{pairs}")
         error.errors = tuple(errors)
         raise error from errors[0]
+
+
+PIP_NAMES = {"PIL": "pillow", "google": "protobuf", "yaml": "pyyaml"}
+"""What pip calls a package, where it is not its name with hyphens."""
+
+
+def missing_package(error: ImportError) -> UserError | None:
+    """Return what to do about a package that cannot be imported; None if it is one of ours."""
+    package = (error.name or "").partition(".")[0]
+    if not package or package == "keras_pspnet":
+        return None
+    reason = (str(error) or "no reason given").splitlines()[0]
+    name = PIP_NAMES.get(package, package.replace("_", "-"))
+    return UserError(
+        f"{package} is missing or half-installed ({reason}); run: pip install --force-reinstall "
+        f"{name}"
+    )

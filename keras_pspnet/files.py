@@ -100,9 +100,59 @@ def writable_folder(path) -> Path:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def temporary_beside(path: Path) -> Path:
-    """Return the name under which `path` is written before it replaces the old file."""
-    return path.with_name(f".{path.name}.partial")
+@contextlib.contextmanager
+def partial_beside(path: Path, ending: str = "") -> Iterator[Path]:
+    """Reserve a name under which `path` is written before it replaces the old file.
+
+    The name belongs to this call alone until the block ends; other threads and processes that write
+    the same file take other names. What a killed process left is written over.
+
+    Args:
+        path: the file to write.
+        ending: what the name must end in.
+    """
+    for number in itertools.count(1):
+        partial = path.with_name(f".{path.name}.{number}.partial{ending}")
+        file = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        held = flock(file)
+        if held and is_at(file, partial):
+            break
+        os.close(file)
+        if held is None:
+            break
+    try:
+        yield partial
+    finally:
+        if held is None or is_at(file, partial):  # it did not replace `path`
+            with contextlib.suppress(OSError):
+                partial.unlink()
+        if held:
+            os.close(file)
+
+
+def flock(file: int) -> bool | None:
+    """Lock an open file by its descriptor; the system unlocks it when the process ends, killed too.
+
+    Returns:
+        True if it is locked now, False if another opener holds it, None where the system or the
+        file system has no such locks.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):
+        return None
+
+
+def is_at(file: int, path) -> bool:
+    """Return whether the file of a descriptor still has its name."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    return False
 
 
 @contextlib.contextmanager
@@ -117,6 +167,21 @@ def folder_or_nothing(folder: Path) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """Give a path to a folder that TensorFlow takes for no pattern: `[`, `*` and `?` are.
+
+    Where the path holds one of them it is a symbolic link in the temporary folder.
+    """
+    if not set(str(folder)) & set("[]*?" + "\\" * (os.sep == "/")):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        link = Path(place) / "link"
+        link.symlink_to(folder.absolute(), target_is_directory=True)
+        yield link
 
 
 def write_bytes(path, data: bytes) -> None:
@@ -136,24 +201,20 @@ def write_together(contents: dict[Path, bytes]) -> None:
     Raises:
         UserError: one of them cannot be written; the old files stay as they were.
     """
-    partials = {path: temporary_beside(path) for path in contents}
     try:
-        with contextlib.ExitStack() as folders:
-            try:
-                for path, data in contents.items():
-                    folders.enter_context(folder_or_nothing(path.parent))
-                    if path.is_dir():
-                        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                    with open(partials[path], "wb") as file:
-                        file.write(data)
-                        file.flush()
-                        os.fsync(file.fileno())
-                for path, partial in partials.items():
-                    os.replace(partial, path)
-            finally:
-                for partial in partials.values():
-                    with contextlib.suppress(OSError):
-                        partial.unlink()
+        with contextlib.ExitStack() as stack:
+            partials = {}
+            for path, data in contents.items():
+                stack.enter_context(folder_or_nothing(path.parent))
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                partials[path] = stack.enter_context(partial_beside(path))
+                with open(partials[path], "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            for path, partial in partials.items():
+                os.replace(partial, path)
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 

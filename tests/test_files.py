@@ -1,5 +1,6 @@
 """Pictures and masks are read and checked; files are written atomically."""
 
+import concurrent.futures
 import io
 import os
 import subprocess
@@ -236,6 +237,28 @@ def test_bytes_are_written_with_their_folders_and_nothing_beside(tmp_path):
     assert [p.name for p in (tmp_path / "x" / "y").iterdir()] == ["file"]
 
 
+def test_threads_that_write_one_file_write_it_whole(tmp_path):
+    contents = [bytes([65 + i]) * 50_000 for i in range(4)]
+
+    def work(content):
+        for _ in range(40):
+            files.write_bytes(tmp_path / "file", content)
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, contents))
+    assert (tmp_path / "file").read_bytes() in contents
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path):
+    with files.partial_beside(tmp_path / "file") as partial:
+        pass
+    partial.write_bytes(b"half of something longer")
+    files.write_bytes(tmp_path / "file", b"new")
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"new"}
+    assert (tmp_path / "file").stat().st_mode & 0o111 == 0
+
+
 FULL_DISK = """
 import resource, sys
 from keras_pspnet import errors, files
@@ -399,3 +422,14 @@ def test_a_sample_is_spread_evenly():
     assert (
         files.evenly_spaced(range(320), 32)[:3] == [0, 10, 20] and files.evenly_spaced([], 3) == []
     )
+
+
+@pytest.mark.parametrize("name", ["[2024] run", "a*b", "why?", "back\\slash"])
+def test_a_path_that_tensorflow_takes_for_a_pattern_gets_a_link(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with files.plain_path(tmp_path / name) as place:
+        assert not set(str(place)) & set("[]*?\\")
+        (place / "file").write_text("x")
+    assert (tmp_path / name / "file").read_text() == "x" and not place.exists()
+    with files.plain_path(tmp_path) as place:
+        assert place == tmp_path

@@ -13,8 +13,8 @@ import traceback
 from collections.abc import Callable
 
 from keras_pspnet import __version__
-from keras_pspnet.cli import commands
-from keras_pspnet.errors import UserError
+from keras_pspnet.cli import commands, quiet
+from keras_pspnet.errors import UserError, missing_package
 from keras_pspnet.export.formats import COMMAND_FORMATS, FORMATS
 from keras_pspnet.machine import fast_cpu
 from keras_pspnet.train.recipe_fields import field_table
@@ -61,6 +61,8 @@ def main(arguments=None) -> int:
     trained = "a trained network to start from: .keras, run folder or preset:NAME"
     command.add_argument("--start", metavar="MODEL", help=trained)
     add_device_options(command)
+    broken = "go on past at most N broken pictures (%(default)s)"
+    command.add_argument("--skip-broken", type=int, default=0, metavar="N", help=broken)
     command.set_defaults(call=commands.train)
 
     command = subparsers.add_parser("look", help="check a dataset, count it, show samples")
@@ -212,8 +214,9 @@ def run(program: str, call: Callable, options) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     if "tensorflow" not in sys.modules:  # it is where a script calls `main`
         fast_cpu()
+    quiet.write_any_character()
     try:
-        with sigterm_as_interrupt():
+        with ended_as_interrupt(), quiet.own_temporary_folder():
             call(options)
         return 0
     except BrokenPipeError:
@@ -233,25 +236,32 @@ def run(program: str, call: Callable, options) -> int:
 
 
 @contextlib.contextmanager
-def sigterm_as_interrupt():
-    """Handle SIGTERM as Ctrl-C within the block, so that partial files are removed.
+def ended_as_interrupt():
+    """Handle SIGTERM and SIGHUP as Ctrl-C within the block, so that partial files are removed.
 
-    A scheduler sends SIGTERM before it kills. Python sets handlers in the main thread only.
+    A scheduler sends SIGTERM before it kills, a terminal that is closed SIGHUP. Python sets
+    handlers in the main thread only.
     """
+    signals = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signals = []
+    before = {number: signal.getsignal(number) for number in signals}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # set by nohup
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def one_line(error: Exception) -> str | None:
     """Return the message of an error that the user can put right, or None for a bug of ours."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
+    if isinstance(error, ImportError) and (missing := missing_package(error)):
+        return str(missing)
     if isinstance(error, OSError) and (error.filename or error.strerror):
         name = str(error.filename or "a file")[:80]
         return f"{name}: cannot be used: {error.strerror or error}"

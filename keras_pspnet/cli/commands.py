@@ -49,6 +49,7 @@ def train(options) -> None:
     from keras_pspnet.train.run import fit
 
     given = {"data_dir": options.data_dir, "start": start, "resume": options.resume}
+    given["skip_broken"] = options.skip_broken
     with quiet.quiet_stdout(place is not None and place.process > 0):  # the first one reports
         fit(recipe, options.out, devices=options.devices, **given)
     if place:

@@ -37,7 +37,6 @@ def run(options) -> None:
     watching = {"report": report.Report(labels), "csv": PictureTable(labels)}
     asked = (watching[option].add for option in files if option in watching)
     scores = evaluation.scores(*asked, boundary=options.boundary)
-    print("\n".join([*_lines(scores), *evaluation.notes]))
     contents = {}
     if "json" in files:
         contents[files["json"]] = (json.dumps(scores, indent=2) + "\n").encode()
@@ -48,6 +47,7 @@ def run(options) -> None:
         described["command"] = options.typed
         contents[files["report"]] = watching["report"].page(scores, **described)
     write_together(contents)
+    print("\n".join([*_lines(scores), *evaluation.notes]))
     if "report" in files:
         print(f"look at {files['report']}")
 

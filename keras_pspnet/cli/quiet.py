@@ -2,8 +2,16 @@
 
 import contextlib
 import faulthandler
+import importlib.util
+import json
 import logging
 import os
+import sys
+import tempfile
+from pathlib import Path
+
+from keras_pspnet.errors import UserError
+from keras_pspnet.machine import scratch_in
 
 
 def make_training_repeatable() -> None:
@@ -16,11 +24,70 @@ def make_training_repeatable() -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Import TensorFlow and hide what it prints to stderr while it looks for devices."""
+    """Import TensorFlow and hide what it prints to stderr while it looks for devices.
+
+    Raises:
+        UserError: TensorFlow is half-installed, or Keras's backend is not there.
+    """
+    _check_backend()
     with quiet_stderr():
         import tensorflow
 
-        tensorflow.zeros(())
+        try:
+            tensorflow.zeros(())
+        except AttributeError as error:  # what pip leaves of a package that it cannot remove
+            raise UserError(
+                "tensorflow is half-installed; run: pip install --force-reinstall tensorflow"
+            ) from error
+
+
+def _check_backend() -> None:
+    """Check that the backend which Keras will import is there; it raises a traceback if not."""
+    name, where = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
+    if not name:
+        home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+        where = os.path.join(home, "keras.json")
+        try:
+            with open(where, encoding="utf-8") as file:
+                name = json.load(file).get("backend", "tensorflow")
+        except (OSError, ValueError, AttributeError):  # Keras passes over it too
+            return
+    known = name in ("tensorflow", "jax", "torch")
+    if not known or importlib.util.find_spec(name) is None:
+        wrong = "is not installed" if known else "does not exist; expected tensorflow or jax"
+        raise UserError(
+            f"Keras's backend is {name} ({where}), which {wrong}; set KERAS_BACKEND=tensorflow"
+        )
+
+
+@contextlib.contextmanager
+def own_temporary_folder():
+    """Let everything within the block make its temporary files in a folder of this command.
+
+    Libraries leave some behind. The folder is removed after the block, and if the process is
+    killed, by the next command.
+    """
+    before = os.environ.get("TMPDIR"), tempfile.tempdir
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(scratch_in(Path(tempfile.gettempdir()), "keras_pspnet"))
+            os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        except (OSError, UserError):  # whoever needs one will say so
+            pass
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before[1]
+            os.environ.pop("TMPDIR", None)
+            if before[0] is not None:
+                os.environ["TMPDIR"] = before[0]
+
+
+def write_any_character() -> None:
+    """Let standard output and error write what their encoding lacks as \\u escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # replaced by another object
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import folder_or_nothing, temporary_beside
+from keras_pspnet.files import folder_or_nothing, partial_beside
 from keras_pspnet.images import resize_image
 from keras_pspnet.progress import Meter
 
@@ -63,8 +63,7 @@ def write_drawn(path, out: Path, draw: Callable[[np.ndarray], np.ndarray]) -> in
     """
     import av
 
-    partial = temporary_beside(out)
-    with _opened(path) as source, folder_or_nothing(out.parent):
+    with _opened(path) as source, folder_or_nothing(out.parent), partial_beside(out) as partial:
         stream = source.streams.video[0]
         stream.thread_type = "AUTO"  # the next frames are decoded while one is used
         meter = Meter(f"predicting {Path(path).name}", _count(stream))
@@ -83,8 +82,6 @@ def write_drawn(path, out: Path, draw: Callable[[np.ndarray], np.ndarray]) -> in
             raise UserError(f"{out}: cannot be written: {error.strerror}") from error
         finally:
             meter.close()
-            with contextlib.suppress(OSError):
-                partial.unlink()
 
 
 @contextlib.contextmanager

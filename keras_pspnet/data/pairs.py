@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,11 +11,12 @@ from pathlib import Path
 import numpy as np
 
 from keras_pspnet.data.masks import decode
-from keras_pspnet.data.survey import Survey
+from keras_pspnet.data.survey import DARK, Seen, Survey
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import composed, is_picture, pictures_in, unread_pictures
 from keras_pspnet.images import orientation, read_image, read_mask
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.machine import cores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +75,27 @@ class Source:
             progress: wraps the range of indices, to show how many pairs are done.
         """
         survey = Survey(errors=list(self.unpaired))
-        for index in progress(range(len(self))):
-            try:
-                image, mask = self.read(index)
-            except UserError as error:
-                survey.errors.append(error)
-                continue
-            survey.add(index, self.names[index], image, mask)
-            survey.turned += self.turned(index)
+        with self.looks() as looks:
+            for index, seen in zip(progress(range(len(self))), looks):
+                survey.add(index, self.names[index], seen)
         return survey
+
+    @contextlib.contextmanager
+    def looks(self) -> Iterator[Iterator[Seen | UserError]]:
+        """Read every pair on all cores; give an iterator of what is seen of each, in order."""
+        with concurrent.futures.ThreadPoolExecutor(cores()) as pool:
+            try:
+                yield pool.map(self._look, range(len(self)))
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _look(self, index) -> Seen | UserError:
+        try:
+            image, mask = self.read(index)
+        except UserError as error:
+            return error
+        pixels = np.bincount(mask.ravel(), minlength=256)
+        return Seen(pixels, image.shape[:2], self.turned(index), bool(image.max() <= DARK))
 
 
 @dataclasses.dataclass(frozen=True)

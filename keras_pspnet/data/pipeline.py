@@ -6,6 +6,7 @@ import tensorflow as tf
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.augment import crop as crop_pair
 from keras_pspnet.data.augment_window import augment_and_crop
+from keras_pspnet.data.broken import OUT_OF_RANGE
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
@@ -159,16 +160,28 @@ def training_steps(
         resize_to_crop: True resizes each picture to `crop` before it is augmented.
         part: see `validation`.
     """
-    pictures = len(source) // batch_size * batch_size
+    positions, rows = _positions(first, last, batch_size, part)
+    keys = _keys(positions, len(source), batch_size, seed)
+    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
+    dataset = dataset.batch(rows, drop_remainder=True)
+    return _private_threads(with_aux(dataset).prefetch(2))
+
+
+def names_of_step(source: Source, step: int, *, batch_size, seed) -> list[str]:
+    """Return the names of the pictures that `training_steps` gives to a step, from 0."""
+    places, _ = _positions(step, step + 1, batch_size, None)
+    return [source.names[int(i)] for i, _ in _keys(places, len(source), batch_size, seed)]
+
+
+def _keys(positions, count, batch_size, seed):
+    """Return keys (index, seed) of the pictures at the places of a training's order."""
+    pictures = count // batch_size * batch_size
 
     def key(position):
         epoch, place = position // pictures, position % pictures
-        return _permuted(place, [seed, epoch], len(source)), position + (seed << 32)
+        return _permuted(place, [seed, epoch], count), position + (seed << 32)
 
-    positions, rows = _positions(first, last, batch_size, part)
-    dataset = _read_pairs(source, positions.map(key), crop, augmentation, resize_to_crop)
-    dataset = dataset.batch(rows, drop_remainder=True)
-    return _private_threads(with_aux(dataset).prefetch(2))
+    return positions.map(key)
 
 
 def validation(
@@ -179,9 +192,8 @@ def validation(
     Args:
         crop: (H, W) of the images: the centre of each picture, padded where it is smaller.
         resize_to_crop: True resizes each whole picture to `crop` instead.
-        part: (i, n) gives the i-th of n equal parts of each batch, for a training in n processes.
-            The last batch is then filled up with pictures of nothing but void. None gives whole
-            batches, the last one as it is.
+        part: (i, n) gives the i-th of n equal parts of each batch, for a training in n processes,
+            the last batch filled up with void pictures. None gives whole batches, the last as is.
     """
     count = len(source)
     if part is None:
@@ -219,9 +231,33 @@ def _private_threads(dataset):
     return dataset.with_options(options)
 
 
-def with_aux(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Turn a dataset of (image, mask) into (image, {"aux": mask, "main": mask}) for both heads."""
-    return dataset.map(lambda image, mask: (image, {"aux": mask, "main": mask}))
+def with_aux(dataset: tf.data.Dataset, num_classes: int | None = None) -> tf.data.Dataset:
+    """Turn a dataset of (image, mask) into (image, {"aux": mask, "main": mask}) for both heads.
+
+    Args:
+        num_classes: number of classes of the network. With it a label that is neither one of them
+            nor void (255) is an error on every device and backend: it is found here, before a
+            compiler removes checks. None checks nothing.
+    """
+
+    def both(image, mask):
+        mask = mask if num_classes is None else checked_labels(mask, num_classes)
+        return image, {"aux": mask, "main": mask}
+
+    return dataset.map(both)
+
+
+def checked_labels(mask, num_classes: int):
+    """Return a mask of class ids and void as it is.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when the dataset is read, for any other label.
+    """
+    labels = tf.cast(mask, tf.int32)
+    wrong = tf.boolean_mask(labels, ((labels < 0) | (labels >= num_classes)) & (labels != IGNORE))
+    text = f"{OUT_OF_RANGE}, expected 0..{num_classes - 1}, or {IGNORE} for void; it is"
+    with tf.control_dependencies([tf.debugging.Assert(tf.size(wrong) == 0, [text, wrong[:1]])]):
+        return tf.identity(mask)
 
 
 def _in_order(count):
@@ -274,7 +310,9 @@ def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
         image, mask = _read_pair(read, index)
         if augmentation:
             seed = tf.stack([tf.cast(seed, tf.int64), 0])
-            return augment_and_crop(augmentation, image, mask, crop, seed)
+            image, mask = augment_and_crop(augmentation, image, mask, crop, seed)
+            own = type(augmentation) is not Augmentation  # files were checked when they were read
+            return image, checked_labels(mask, len(source.labels)) if own else mask
         return (
             crop_pair(image, mask, crop) if crop is not None else (tf.cast(image, tf.float32), mask)
         )

@@ -13,6 +13,23 @@ DARK = 16
 """What no value of a picture of 12 bits in a 16-bit file exceeds: 4095 / 257."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """What a survey keeps of a good pair; see `Survey`.
+
+    Args:
+        pixels: (256,) pixels of each class id.
+        size: (H, W).
+        turned: whether EXIF turns one side alone.
+        dark: whether no value of the picture is above DARK.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    turned: bool
+    dark: bool
+
+
 @dataclasses.dataclass
 class Survey:
     """The result of reading every pair of a source; bad pairs count in `errors` alone.
@@ -35,15 +52,33 @@ class Survey:
     dark: list[str] = dataclasses.field(default_factory=list)
     errors: list[UserError] = dataclasses.field(default_factory=list)
 
-    def add(self, index: int, name: str, image, mask) -> None:
-        """Count a good pair: (H, W, 3) uint8 and (H, W) uint8 class ids."""
+    def add(self, index: int, name: str, seen: Seen | UserError) -> None:
+        """Count what was seen of a pair, or the error of one that cannot be used."""
+        if isinstance(seen, UserError):
+            self.errors.append(seen)
+            return
         self.good.append(index)
-        pixels = np.bincount(mask.ravel(), minlength=256)
-        self.pixels += pixels
-        self.pictures += pixels > 0
-        self.sizes[image.shape[:2]] += 1
-        if image.max() <= DARK:
+        self.pixels += seen.pixels
+        self.pictures += seen.pixels > 0
+        self.sizes[seen.size] += 1
+        self.turned += seen.turned
+        if seen.dark:
             self.dark.append(name)
+
+    def to_config(self) -> dict:
+        """Return the survey as JSON values."""
+        values = dataclasses.asdict(self)
+        values |= {name: values[name].tolist() for name in ("pixels", "pictures")}
+        values["sizes"] = [[*size, number] for size, number in self.sizes.items()]
+        return {**values, "errors": [str(error) for error in self.errors]}
+
+    @classmethod
+    def from_config(cls, values: dict) -> Survey:
+        """Return the survey of `to_config`."""
+        values = dict(values)
+        values |= {name: np.array(values[name], np.int64) for name in ("pixels", "pictures")}
+        values["sizes"] = collections.Counter({(h, w): number for h, w, number in values["sizes"]})
+        return cls(**{**values, "errors": [UserError(error) for error in values["errors"]]})
 
 
 def turned_by_exif(count: int, drawn: bool) -> list[str]:

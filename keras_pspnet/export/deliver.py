@@ -1,11 +1,11 @@
 """Export a trained model: convert it, compare the files with it, move into the output folder."""
 
+import contextlib
 import errno
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
@@ -18,16 +18,21 @@ from keras_pspnet.export.card import describe
 from keras_pspnet.export.converters import Converter, write_saved_model
 from keras_pspnet.export.formats import EXACT, FORMATS, MIN_AGREEMENT, check_request
 from keras_pspnet.export.tflite_file import add_metadata
-from keras_pspnet.files import folder_or_nothing, writable_folder, write_bytes, write_json
+from keras_pspnet.files import (
+    flock,
+    folder_or_nothing,
+    plain_path,
+    writable_folder,
+    write_bytes,
+    write_json,
+)
 from keras_pspnet.inference.load import load_model
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.machine import scratch_in
 from keras_pspnet.network.main_head import check_ours, labels_of, main_network
 
 SAVED_MODEL = {"saved_model.pb", "fingerprint.pb", "variables", "assets", "assets.extra"}
 """What a SavedModel folder may hold."""
-
-PARTIAL = ".pspnet.partial"
-"""Folder for unfinished files; in the target folder, so that moving them out of it is atomic."""
 
 
 def warn(line: str) -> None:
@@ -140,28 +145,28 @@ def export_files(
     for warning in pictures.warnings():
         say(f"WARNING: {warning}")
 
-    partial = out / PARTIAL
     try:
-        with folder_or_nothing(out):
-            shutil.rmtree(partial, ignore_errors=True)  # of an export that was killed
-            try:
-                scratch = partial / "scratch"
-                scratch.mkdir(parents=True)
-                converter = Converter(network, scratch, output, labels, pictures.calibration_inputs)
-                for number, name in enumerate(formats, start=1):
-                    say(f"{number}/{len(formats)} {FORMATS[name]}")
-                    start = time.perf_counter()
-                    least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
-                    card = _export(name, partial, converter, pictures, least, command)
-                    say(f"    {_summary(card)}; {time.perf_counter() - start:.0f} s")
-                    for warning in card["warnings"]:
-                        if warning not in pictures.warnings():  # said once, above
-                            say(f"WARNING: {FORMATS[name]}: {warning}")
+        with (
+            folder_or_nothing(out),
+            scratch_in(out, "pspnet") as own,
+            plain_path(own) as partial,
+        ):
+            scratch = partial / "scratch"
+            scratch.mkdir()
+            converter = Converter(network, scratch, output, labels, pictures.calibration_inputs)
+            for number, name in enumerate(formats, start=1):
+                say(f"{number}/{len(formats)} {FORMATS[name]}")
+                start = time.perf_counter()
+                least = max(MIN_AGREEMENT[name], min_agreement or 0.0)
+                card = _export(name, partial, converter, pictures, least, command)
+                say(f"    {_summary(card)}; {time.perf_counter() - start:.0f} s")
+                for warning in card["warnings"]:
+                    if warning not in pictures.warnings():  # said once, above
+                        say(f"WARNING: {FORMATS[name]}: {warning}")
+            with _other_exports_waiting(out):
                 for name in formats:
                     for file in (FORMATS[name], _card_name(name)):
                         _replace(partial / file, out / file)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     except BrokenPipeError:  # from `say`: whoever read the lines has stopped
         raise
     except OSError as error:
@@ -202,6 +207,22 @@ def _summary(card) -> str:
     miou = "; mIoU {keras:.4f} -> {file:.4f}".format(**card["mIoU"]) if card["mIoU"] else ""
     equal = f"{card['agreement']:.4%} of the pixels equal the Keras model's{miou}"
     return f"{equal}; {card['bytes'] / 1e6:.1f} MB"
+
+
+@contextlib.contextmanager
+def _other_exports_waiting(out: Path) -> Iterator[None]:
+    """Move files into a folder while no other export does: a file and its card belong together."""
+    try:
+        folder = os.open(out, os.O_RDONLY)
+    except OSError:  # Windows opens no folder
+        yield
+        return
+    try:
+        while flock(folder) is False:
+            time.sleep(0.05)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _replace(new: Path, target: Path) -> None:

@@ -3,19 +3,20 @@
 import contextlib
 import dataclasses
 import json
+import threading
 import weakref
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from keras_pspnet import machine
 from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
-from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
+from keras_pspnet.errors import UserError, missing_package
+from keras_pspnet.files import plain_path, read_bytes
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
-from keras_pspnet.machine import cores
 
 KINDS = {
     "keras": "a .keras file",
@@ -99,13 +100,16 @@ def load_model(path, *, threads=None):
     Args:
         path: a `.keras` file, a SavedModel folder, a `.tflite` or `.onnx` file, a run folder (its
             best.keras), or `preset:NAME`.
-        threads: number of threads for a `.tflite` or `.onnx` file; None takes one for each core
-            that this process may use, at most MAX_THREADS. TensorFlow, which runs the other files,
-            has settings of its own.
+        threads: number of threads for a `.tflite` or `.onnx` file; None takes
+            TF_NUM_INTRAOP_THREADS of the environment, else one for each core that this process may
+            use, at most MAX_THREADS. TensorFlow, which runs the other files, reads that variable.
 
     Returns:
         A keras.Model for a `.keras` file. Otherwise a `Predictor`: a callable that maps uint8
         pictures (B, H, W, 3) to class ids (B, H, W) or scores (B, H, W, C).
+
+        Several threads may share it: a `Predictor`, and `segment` with either, compute one call
+        after the other, so that memory stays that of one call and each thread gets its own answer.
 
     Raises:
         UserError: the file does not exist, is not a model of this package, or is damaged;
@@ -114,7 +118,7 @@ def load_model(path, *, threads=None):
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UserError(f"threads={threads}: expected a whole number, at least 1")
     kind, file = check_model(path), model_file(path)
-    threads = threads or min(cores(), MAX_THREADS)
+    threads = threads or min(machine.threads(), MAX_THREADS)
     readers = {
         "keras": lambda: _load_keras(path, file),
         "saved_model": lambda: _saved_model(path),
@@ -125,6 +129,8 @@ def load_model(path, *, threads=None):
         return readers[kind]()
     except UserError:
         raise
+    except ImportError as error:
+        raise missing_package(error) or error from error
     except Exception as error:  # a damaged file can raise anything inside the libraries
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
@@ -165,7 +171,8 @@ def _load_keras(path, file):
 def _saved_model(path) -> Predictor:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(path))
+    with plain_path(Path(path)) as folder:
+        loaded = tf.saved_model.load(str(folder))
     _check_signature(path, loaded.signatures)
     function = loaded.signatures[SIGNATURE]
     inputs, outputs = function.structured_input_signature[1], function.structured_outputs
@@ -272,6 +279,7 @@ def read_tflite_labels(path) -> dict | None:
 
 
 _predictors = weakref.WeakKeyDictionary()
+_making_predictors = threading.Lock()
 
 
 def as_predictor(model) -> Predictor:
@@ -288,10 +296,12 @@ def as_predictor(model) -> Predictor:
         return model
     from keras_pspnet.network.main_head import check_ours, labels_of
 
-    if model not in _predictors:
-        check_ours(model, "model")
-        _predictors[model] = _keras_predictor(model)
-    return dataclasses.replace(_predictors[model], labels=labels_of(model))
+    with _making_predictors:  # compiling a network that another thread runs would break that
+        if model not in _predictors:
+            check_ours(model, "model")
+            _predictors[model] = _keras_predictor(model)
+        predictor = _predictors[model]
+    return dataclasses.replace(predictor, labels=labels_of(model))
 
 
 def _keras_predictor(model) -> Predictor:

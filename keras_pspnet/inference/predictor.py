@@ -1,6 +1,7 @@
 """Wrap a model of any file format as a function."""
 
 import dataclasses
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -21,6 +22,9 @@ class Predictor:
         size: (H, W) of the pictures that `run` takes; None for any size.
         stride: the network's output stride, used where `size` is None.
         floats: True if `run` also takes float32 pictures in 0..255.
+        turn: held while `run` runs. Several threads may call one Predictor, which serves them one
+            after the other: a LiteRT interpreter keeps its tensors between calls, and the memory
+            stays that of one call, however many threads wait. `run` itself uses several cores.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
@@ -29,9 +33,13 @@ class Predictor:
     size: tuple[int, int] | None = None
     stride: int = 8
     floats: bool = False
+    turn: threading.Lock = dataclasses.field(
+        default_factory=threading.Lock, repr=False, compare=False
+    )
 
     def __call__(self, images) -> np.ndarray:
-        return self.run(np.asarray(images))
+        with self.turn:
+            return self.run(np.asarray(images))
 
     def with_labels(self, labels: LabelSet) -> "Predictor":
         """Return the same model with other names for its classes.

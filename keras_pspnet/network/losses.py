@@ -57,6 +57,10 @@ class VoidCrossentropy(keras.losses.Loss):
     Call:
         y_true (B, H, W) or (B, H, W, 1) class ids, y_pred (B, H, W, C) logits -> a float32 scalar.
 
+    A label that is neither `ignore` nor a class is an InvalidArgumentError in TensorFlow. Under
+    XLA, which removes checks and which Keras uses on a GPU, and under JAX the loss is NaN then:
+    `data.with_aux(dataset, num_classes)` finds such labels on every backend.
+
     Raises:
         ValueError: An argument is out of range.
     """
@@ -119,7 +123,7 @@ class VoidCrossentropy(keras.losses.Loss):
             losses = losses + self.jaccard * overlap * _jaccard(*sums)
         if self.dice:
             losses = losses + self.dice * overlap * _dice(*sums)
-        return losses
+        return _nan_at_no_class(losses, labels, y_pred.shape[-1])
 
     def counted(self, y_true):
         """Return the number of each picture's valid pixels, each times its class weight.
@@ -169,6 +173,24 @@ class VoidCrossentropy(keras.losses.Loss):
             "dice": self.dice,
             "focal": self.focal,
         }
+
+
+def _nan_at_no_class(values, labels, classes: int):
+    """Return values of pixels with NaN where the label is no class.
+
+    Raises:
+        tf.errors.InvalidArgumentError: on TensorFlow without XLA, if there is such a label; XLA
+            removes checks, and JAX has none.
+    """
+    wrong = ops.logical_or(labels < 0, labels >= classes)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        text = f"a label is out of range, expected 0..{classes - 1} or `ignore`; least, greatest"
+        tf.debugging.Assert(
+            ~tf.reduce_any(wrong), [text, tf.reduce_min(labels), tf.reduce_max(labels)]
+        )
+    return ops.where(wrong, float("nan"), values)
 
 
 def _focal_factor(losses, exponent):

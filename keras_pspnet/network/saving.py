@@ -1,9 +1,12 @@
 """Write .keras files atomically; refuse those of version 0.1.0."""
 
+import contextlib
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import folder_or_nothing, write_bytes
+from keras_pspnet.files import folder_or_nothing, partial_beside
 
 
 def save_model(model, path) -> None:
@@ -13,25 +16,23 @@ def save_model(model, path) -> None:
         UserError: The file cannot be written; an old file stays as it was.
     """
     path = Path(path)
-    write_bytes(path, keras_bytes(model, path))
+    with saved_beside(model, path) as partial:
+        with open(partial, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
-def keras_bytes(model, path: Path) -> bytes:
-    """Return the content of a model's .keras file.
-
-    Keras can only write to a path, so it writes a temporary file in the folder of `path`.
+@contextlib.contextmanager
+def saved_beside(model, path: Path) -> Iterator[Path]:
+    """Save a model as a .keras file in the folder of `path`; remove the file after the block.
 
     Raises:
-        UserError: The temporary file cannot be written.
+        UserError: The file cannot be written, or the block raises an OSError.
     """
-    partial = path.with_name(f".{path.stem}.partial.keras")
     try:
-        with folder_or_nothing(path.parent):
-            try:
-                model.save(partial)
-                return partial.read_bytes()
-            finally:
-                partial.unlink(missing_ok=True)
+        with folder_or_nothing(path.parent), partial_beside(path, ".keras") as partial:
+            model.save(partial)
+            yield partial
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 

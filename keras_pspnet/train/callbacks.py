@@ -5,6 +5,7 @@ import time
 import keras
 import numpy as np
 
+from keras_pspnet.data import pipeline
 from keras_pspnet.errors import UserError
 from keras_pspnet.progress import Meter
 from keras_pspnet.train import checkpoint
@@ -12,12 +13,15 @@ from keras_pspnet.train import checkpoint
 RATES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 """Callbacks that set the learning rate: a schedule of the optimizer's lets none do so."""
 
+SHOWN = 16
+"""Maximum number of pictures that an error names."""
+
 
 class StepCallback(keras.callbacks.Callback):
     """After each step: check the loss, show progress, write a checkpoint if the last one is old.
 
     Args:
-        run: the `run.Run`.
+        run: the `loop.Run`.
         end: the number of the epoch's last step.
         meter: shows the progress.
     """
@@ -35,11 +39,12 @@ class StepCallback(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if not np.isfinite(logs["loss"]):
-            raise UserError(
-                f"{self.run.out}: the loss is no longer a number at step {self.step}; train anew "
-                "with a lower learning_rate"
-            )
+            batch = {"batch_size": self.run.recipe.step_size, "seed": self.run.recipe.seed}
+            names = pipeline.names_of_step(self.run.train_source, self.step - 1, **batch)
+            raise self._diverged("loss", names)
         self.meter.advance(f"loss {logs['loss']:.4f}")
+        self.run.check.tell()
+        self.run.check.keep()
         # The last step of an epoch gets its checkpoint after the validation.
         old = time.monotonic() - self.saved > self.run.recipe.checkpoint_seconds
         if old and self.step < self.end and self.run.group.writes:
@@ -47,6 +52,22 @@ class StepCallback(keras.callbacks.Callback):
             self.run.model = self.model
             self.run.save_step(self.step)
             self.saved = time.monotonic()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not np.isfinite(logs["loss"]):
+            size = self.run.recipe.batch_size
+            names = self.run.val_source.names[batch * size : (batch + 1) * size]
+            raise self._diverged("validation loss", names)
+
+    def _diverged(self, what: str, names) -> UserError:
+        """Return the error of a loss that is not finite on the pictures of these names."""
+        shown = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
+        last = self.run.last
+        kept = f"; {last} holds step {self.run.state['step']}" if last.exists() else ""
+        return UserError(
+            f"{self.run.out}: the {what} is no longer a number at step {self.step}, on {shown}; "
+            f"look at these pictures, or train anew with a lower learning_rate{kept}"
+        )
 
 
 def _passed_on(name):

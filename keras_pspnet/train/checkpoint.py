@@ -1,16 +1,18 @@
 """Save and load the full state of a training, so that a resumed one gives the same bytes."""
 
-import io
 import json
+import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_pspnet.files import write_bytes
+from keras_pspnet.errors import UserError
+from keras_pspnet.files import partial_beside
 from keras_pspnet.network import replicas
-from keras_pspnet.network.saving import keras_bytes
+from keras_pspnet.network.saving import saved_beside
 from keras_pspnet.train.state import STATE, one_line, read_state
 
 
@@ -25,22 +27,38 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
             "coarse".
 
     Raises:
-        UserError: the folder cannot be written; the old file stays.
+        UserError: a weight is not finite, or the folder cannot be written; the old file stays.
     """
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise UserError(
+                f"{path}: {weight.path} is no longer finite at step {state['step']}; the file, if "
+                "there is one, keeps an earlier step; train anew with a lower learning_rate"
+            )
     metrics = [_values(replicas.parts(variable)) for variable in _metrics(model)]
     state = {**state, "seeds": _values(_seeds(model)), "metrics": metrics}
-    archive = zipfile.ZipFile(io.BytesIO(keras_bytes(model, path)))
-    members = {name: archive.read(name) for name in archive.namelist()}
-    metadata = json.loads(members["metadata.json"])
-    members["metadata.json"] = json.dumps({**metadata, "date_saved": ""}).encode()
-    config = json.loads(members["config.json"], object_hook=_without_address)
-    members["config.json"] = json.dumps(config).encode()
-    members[STATE] = json.dumps(state).encode()
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as target:
-        for name in sorted(members):
-            target.writestr(zipfile.ZipInfo(name), members[name])  # dated 1980-01-01
-    write_bytes(path, stream.getvalue())
+    with (
+        saved_beside(model, path) as saved,
+        zipfile.ZipFile(saved) as archive,
+        partial_beside(path) as partial,
+    ):
+        metadata = json.loads(archive.read("metadata.json"))
+        config = json.loads(archive.read("config.json"), object_hook=_without_address)
+        changed = {"metadata.json": {**metadata, "date_saved": ""}, "config.json": config}
+        changed[STATE] = state
+        with open(partial, "wb") as file:
+            with zipfile.ZipFile(file, "w") as target:
+                for name in sorted({*archive.namelist(), STATE}):
+                    member = zipfile.ZipInfo(name)  # dated 1980-01-01
+                    if name in changed:
+                        target.writestr(member, json.dumps(changed[name]))
+                        continue
+                    member.file_size = archive.getinfo(name).file_size
+                    with archive.open(name) as source, target.open(member, "w") as copy:
+                        shutil.copyfileobj(source, copy, 2**20)  # weights may be large
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
 
 
 def load(path: Path) -> tuple[keras.Model, dict]:

@@ -1,25 +1,38 @@
 """Write the history of a training: a table with one row per epoch, and its curves."""
 
+import contextlib
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from keras_pspnet.errors import UserError
 from keras_pspnet.files import write_bytes
 
 SCORE = "val_main_mIoU"
 """Column that decides which epoch is the best."""
 
 
+@contextlib.contextmanager
+def or_warning() -> Iterator[None]:
+    """Print a warning if the block cannot write its file: the training goes on without it."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        print(f"warning: {error}; the training goes on", flush=True)
+
+
 def write_history(path: Path, history: list[dict]) -> None:
-    """Write one row per epoch as CSV; raises as `write_bytes`."""
+    """Write one row per epoch as CSV; print a warning if it cannot be written."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"])
     writer.writeheader()
     writer.writerows(history)
-    write_bytes(path, text.getvalue().encode())
+    with or_warning():
+        write_bytes(path, text.getvalue().encode())
 
 
 def curves(history: list[dict]) -> bytes:

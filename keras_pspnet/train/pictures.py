@@ -9,22 +9,24 @@ from keras_pspnet.data.pairs import Source
 from keras_pspnet.files import write_bytes
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.segment import segment
-from keras_pspnet.train.history import curves
+from keras_pspnet.train.history import curves, or_warning
 
 SAMPLES = 6
 """Number of validation pictures in samples.png."""
 
 
 def draw(out: Path, history: list[dict], model, source: Source) -> None:
-    """Write curves.png and samples.png of a training.
+    """Write curves.png and samples.png of a training; print a warning if one cannot be written.
 
     Args:
         history: one row per epoch.
         model: a keras.Model.
         source: the validation pictures.
     """
-    write_bytes(out / "curves.png", curves(history))
-    visualize.save_png(out / "samples.png", samples(model, source))
+    with or_warning():
+        write_bytes(out / "curves.png", curves(history))
+    with or_warning():
+        visualize.save_png(out / "samples.png", samples(model, source))
 
 
 def samples(model, source: Source) -> np.ndarray:

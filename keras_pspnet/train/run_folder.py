@@ -6,17 +6,21 @@ from pathlib import Path
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes, write_json
+from keras_pspnet.machine import LOCK, processor, threads
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.splits import check_same_data
 from keras_pspnet.train.start import Start
 from keras_pspnet.train.state import read_state
 
+SURVEY = "survey.json"
+"""The file in a run folder that keeps what `picture_check` found."""
+
 
 def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
-    A new one may use a folder that holds its own recipe.json alone: that run ended before its first
-    checkpoint.
+    A new one may use a folder that holds nothing but its own recipe.json and survey: that run ended
+    before its first checkpoint.
 
     Raises:
         UserError: the folder holds a run and `resume` is False, a run of another recipe or start,
@@ -48,8 +52,8 @@ def _never_began(file: Path, recipe: Recipe) -> bool:
 
     The recipe must be one of this version; `check_same_recipe` compares the values.
     """
-    others = (other for other in file.parent.iterdir() if other != file)
-    alone = all(other.name.startswith(".") and ".partial" in other.name for other in others)
+    others = {other.name for other in file.parent.iterdir()} - {file.name, LOCK, SURVEY}
+    alone = all(name.startswith(".") and ".partial" in name for name in others)
     return alone and set(recipe.to_config()) <= set(_read_recipe(file))
 
 
@@ -184,3 +188,17 @@ def moved_data(out, data_dir) -> str | None:
         return None
     same = "has pictures of the same names, and the same classes"
     return f"note: the run began with {before}; {data_dir} {same}"
+
+
+def this_machine() -> dict:
+    """Return what a checkpoint keeps of the machine: what decides in which order sums are taken."""
+    return {"threads": threads(), "processor": processor()}
+
+
+def other_machine(out) -> str | None:
+    """Return a note if a run that is resumed began on another machine, else None."""
+    before, now = read_state(Path(out) / "last.keras").get("machine"), this_machine()
+    if before is None or before == now:
+        return None
+    one, other = ("{threads} threads of {processor}".format(**of) for of in (before, now))
+    return f"note: the run began on {one}, this is {other}: the last bits of its results may differ"

@@ -49,18 +49,27 @@ def exceeds(survey: Survey, crop) -> bool:
     return any(side > limit for size in survey.sizes for side, limit in zip(size, crop))
 
 
-def about(recipe: Recipe, sources, surveys: list[Survey], crops: bool) -> list[str]:
-    """Return what a user should know of the pictures before they are trained on.
+def sees_crops(recipe: Recipe, survey: Survey) -> bool:
+    """Return whether a validation sees crops of larger pictures; `survey` is of its pictures."""
+    return not recipe.resize_to_crop and exceeds(survey, recipe.crop)
+
+
+def about(recipe: Recipe, sources, surveys: list[Survey]) -> list[str]:
+    """Return what a user should know of the pictures that are trained on.
 
     Args:
         sources, surveys: of the training and of the validation pictures.
-        crops: whether the validation sees crops of larger pictures.
+
+    Raises:
+        UserError: nothing but void to train on.
     """
+    if not surveys[0].pixels[: len(sources[0].labels)].any():
+        raise UserError(f"{recipe.dataset}: all masks to train on are void; expected class ids")
     turned = sum(survey.turned for survey in surveys)
     lines = turned_by_exif(turned, sources[0].uncovered is not None) + almost_black(surveys)
     if recipe.dataset == "folder":
         lines += in_both(*sources)
-    if crops:
+    if sees_crops(recipe, surveys[1]):
         lines.append(
             "validation on centre crops of {0}x{1} of larger pictures; `evaluate --crop {0} {1}` "
             "sees whole pictures at the same scale".format(*recipe.crop)

@@ -86,7 +86,7 @@ def test_four_bad_files_are_named_in_one_run(tmp_path, capfd, layout):
 def test_a_training_stops_before_its_first_step(tmp_path, capfd, monkeypatch, layout, splits):
     root = dataset(layout, tmp_path / "data")
     files = spoil(layout, root, splits)
-    monkeypatch.setattr("keras_pspnet.train.run.build", lambda *_: pytest.fail("it began"))
+    monkeypatch.setattr("keras_pspnet.train.loop.build", lambda *_: pytest.fail("it began"))
     out = tmp_path / "runs" / "one"
     code, _, errors = run(capfd, "train", f"{layout}_lite0", "--data-dir", root, "--out", out)
     assert code == 2

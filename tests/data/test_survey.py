@@ -24,7 +24,7 @@ def lines_of(capsys, *arguments):
 
 def said_by_train(root):
     sources = open_splits(SMALL, root)
-    return about(SMALL, sources, [source.survey() for source in sources], False)
+    return about(SMALL, sources, [source.survey() for source in sources])
 
 
 def said_by_look(capsys, root):

@@ -3,9 +3,11 @@
 import os
 import subprocess
 
+import numpy as np
 import pytest
 
 import keras_pspnet
+from keras_pspnet import machine
 from keras_pspnet.errors import UserError
 from keras_pspnet.export import deliver
 from keras_pspnet.export.card import without_folders
@@ -56,12 +58,22 @@ def test_an_export_starts_no_process(model, tmp_path, monkeypatch):
 
 
 def test_an_unfinished_export_is_cleared_away(model, tmp_path):
-    left = tmp_path / ".pspnet.partial" / "saved_model"
+    left = tmp_path / ".pspnet.ab12cd34.partial" / "saved_model"
     left.mkdir(parents=True)
     (left / "half").write_text("of an export that was killed")
+    (left.parent / machine.LOCK).touch()
     keras_pspnet.export_model(model, tmp_path, formats=("saved_model",))
     assert not (tmp_path / "saved_model" / "half").exists()
     assert {path.name for path in tmp_path.iterdir()} == {"saved_model", "saved_model.card.json"}
+
+
+def test_a_path_may_hold_what_tensorflow_takes_for_a_pattern(model, tmp_path):
+    out = tmp_path / "[2024] run"
+    files = keras_pspnet.export_model(model, out, formats=("saved_model", "float32"))
+    image = np.random.default_rng(0).integers(0, 256, (49, 57, 3), np.uint8)
+    one, other = (keras_pspnet.segment(keras_pspnet.load_model(f), image) for f in files.values())
+    np.testing.assert_array_equal(one, other)
+    assert len(list(out.iterdir())) == 4
 
 
 def test_an_older_export_is_replaced(model, tmp_path):
@@ -73,7 +85,22 @@ def test_an_older_export_is_replaced(model, tmp_path):
     assert not (tmp_path / "saved_model" / "variables" / "old").exists()
     assert keras_pspnet.load_model(tmp_path / "pspnet_float32.tflite").labels == SCENES
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert not (tmp_path / ".pspnet.partial").exists()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_exports_into_one_folder_both_succeed(model, tmp_path):
+    """The second begins and ends while the first converts; another's scratch folder stays."""
+
+    def export_meanwhile(line):
+        if line.startswith("1/"):
+            keras_pspnet.export_model(model, tmp_path, formats=("float32",))
+            assert len(list(tmp_path.glob(".pspnet.*.partial"))) == 1  # the first one's
+
+    keras_pspnet.export_model(model, tmp_path, formats=("saved_model",), say=export_meanwhile)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "saved_model", "saved_model.card.json",
+        "pspnet_float32.tflite", "pspnet_float32.card.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("error", [OSError(5, "Input/output error"), KeyboardInterrupt()])

@@ -388,3 +388,22 @@ def test_what_a_picture_counts_is_what_its_loss_is_divided_by(weights):
     assert len(set(expected)) > 1 or len(MASK) == 1
     for mask in (MASK, MASK[..., None]):
         np.testing.assert_allclose(loss.counted(mask), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("label", [5, -1])
+def test_a_label_that_is_no_class_is_an_error_or_nan(label):
+    """Keras uses XLA on a GPU, which removes checks: there it must not pass for a number."""
+    logits = np.random.default_rng(0).normal(size=(1, 4, 4, 5)).astype(np.float32)
+    labels = np.zeros((1, 4, 4), np.int64)
+    labels[0, 0, 0] = label
+    harder = VoidCrossentropy(ohem_threshold=0.7, jaccard=1.0, focal=2.0)
+    for loss in (VoidCrossentropy(), harder):
+        for call in (loss, tf.function(loss)):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match=r"out of range, expected 0..4"
+            ):
+                call(labels, logits)
+        compiled = tf.function(loss, jit_compile=True)
+        assert np.isnan(compiled(labels, logits))
+        labels_void = np.where(labels == label, 255, labels)
+        np.testing.assert_allclose(compiled(labels_void, logits), loss(labels_void, logits), 1e-5)

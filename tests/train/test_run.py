@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 import keras_pspnet
+from keras_pspnet import machine
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import SCENES
@@ -135,6 +136,14 @@ def test_a_folder_that_holds_a_run_is_refused(run):
         fit(SMALL.change(seed=1), run, resume=True)
 
 
+def test_a_folder_in_which_another_training_runs_is_refused(refused, tmp_path):
+    with machine.locked(tmp_path / "run", "a training"):
+        for resume in (False, True):
+            message = refused(fit, SMALL, tmp_path / "run", resume=resume)
+            assert "a training, process" in message and "uses this folder" in message
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [machine.LOCK]
+
+
 def test_a_run_folder_that_was_changed_is_not_trusted(run, tmp_path):
     shutil.copytree(run, tmp_path / "a")
     (tmp_path / "a" / "recipe.json").unlink()
@@ -238,3 +247,20 @@ def test_fit_takes_the_name_of_a_recipe(monkeypatch, refused, tmp_path):
     assert written == {**SMALL.to_config(), "data_dir": None}
     assert "'smal' is not known" in refused(fit, "smal", tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_shows_a_training_may_fail_to_be_written_its_checkpoints_may_not(
+    tmp_path, capsys, refused, run
+):
+    recipe = SMALL.change(epochs=1, train_images=4, val_images=1)
+    for name in ("history.csv", "curves.png", "samples.png"):
+        (tmp_path / "a" / name).mkdir(parents=True)  # in the way
+    fit(recipe, tmp_path / "a")
+    said = capsys.readouterr().out
+    for name in ("history.csv", "curves.png", "samples.png"):
+        line = f"warning: {tmp_path / 'a' / name}: cannot be written: Is a directory; the training"
+        assert line in said
+    assert (tmp_path / "a" / "last.keras").is_file()
+    (tmp_path / "b" / "last.keras").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"last.keras: cannot be written"):
+        checkpoint.save(keras_pspnet.load_model(run), tmp_path / "b" / "last.keras", {})

@@ -11,6 +11,7 @@ from PIL import Image
 from keras_pspnet import cli
 from keras_pspnet.cli import commands
 from keras_pspnet.errors import UserError
+from keras_pspnet.machine import LOCK
 from keras_pspnet.train import recipes
 from keras_pspnet.train.run_folder import check_run, is_resumable, moved_data
 from keras_pspnet.train.splits import fingerprint, open_splits
@@ -216,7 +217,8 @@ def test_a_folder_with_nothing_but_the_same_recipe_is_taken(data, tmp_path, refu
     file = tmp_path / "run" / "recipe.json"
     file.parent.mkdir()
     file.write_text(json.dumps({**RECIPE.to_config(), "data_dir": None}))
-    (file.parent / ".last.keras.partial").touch()
+    for name in (".last.keras.1.partial", LOCK, "survey.json"):
+        (file.parent / name).touch()
     for resume in (False, True):
         check_run(RECIPE, file.parent, resume)
     message = refused(check_run, RECIPE.change(epochs=9), file.parent, False)

@@ -22,6 +22,7 @@ from verify_kills import full_disk, killed_and_resumed, killed_export, same_bits
 from verify_networks import converted, foreign_backbones
 from verify_report import report_in_a_browser
 from verify_spread import killed_processes, several_devices
+from verify_threads import eight_threads
 
 STATE = KEPT / "state.json"
 SUMMARY = RESULTS / "verify.json"
@@ -31,6 +32,7 @@ CHECKS = (
     killed_export,
     same_bits,
     killed_and_resumed,
+    eight_threads,
     report_in_a_browser,
     jax,
     several_devices,

@@ -12,37 +12,54 @@ import time
 
 from shell import COMMAND, ROOT, call, digest, resumed_at, run
 
-KILLS = 8
+KILLS = 20
 
 
 def killed_and_resumed(folder):
-    """A run killed with SIGKILL at random moments ends with the bits of one that was not."""
+    """A run killed with SIGKILL at random moments ends with the bits of one that was not.
+
+    Every third time two trainings contend for the folder: one of them is refused in one line.
+    """
     start = time.monotonic()
     run(*COMMAND, "train", "scenes_tiny", "--out", folder / "whole")
     seconds = time.monotonic() - start
     command = [*COMMAND, "train", "scenes_tiny", "--out", folder / "killed", "--resume"]
     checkpoint, steps = folder / "killed" / "last.keras", []
     chance = random.Random(time.time_ns())
+    refusals, temporary = 0, folder / "tmp"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary)}
     for kill in range(KILLS):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes["env"] = environment
+        rivals = [subprocess.Popen(command, **pipes) for _ in range(1 + (kill % 3 == 2))]
         if kill < 2:  # early: while TensorFlow is imported, the model built, the folder made
             time.sleep(chance.uniform(0.1, 12))
         else:  # some moment after a new checkpoint, often in the middle of the next one
-            while process.poll() is None:
+            while any(process.poll() is None for process in rivals):
                 if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
                     break
                 time.sleep(0.02)
             time.sleep(chance.uniform(0, 3))
-        process.send_signal(signal.SIGKILL)
-        steps += resumed_at(process.communicate()[0].decode())
-    steps += resumed_at(run(*command))
-    assert len(set(steps)) > KILLS // 2, steps
+        for process in rivals:
+            process.send_signal(signal.SIGKILL)
+            out, err = process.communicate()
+            steps += resumed_at(out)
+            if process.returncode == 2:
+                assert err.count("\n") == 1 and "uses this folder" in err, err
+                refusals += 1
+    steps += resumed_at(run(*command, env=environment))
+    assert refusals, "no two trainings met"
+    assert len(set(steps)) > KILLS // 3, steps
     for name in ("last.keras", "best.keras", "history.csv"):
         assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
     left = [path.name for path in (folder / "killed").iterdir() if path.name.startswith(".")]
     assert not left, left
-    return {"kills": KILLS, "resumed_at_steps": steps, "uninterrupted_seconds": round(seconds)}
+    left = list(temporary.iterdir())
+    assert not left, left
+    counts = {"kills": KILLS, "refusals": refusals, "uninterrupted_seconds": round(seconds)}
+    return {**counts, "resumed_at_steps": steps}
 
 
 def killed_export(folder):
@@ -74,7 +91,8 @@ def killed_export(folder):
                     assert digest(folder / "out" / described["file"]) == described["sha256"]
     run(*command)
     names = {path.name for path in (folder / "out").iterdir()}
-    assert ".pspnet.partial" not in names and "pspnet_float32.tflite" in names, names
+    assert not [name for name in names if name.startswith(".")], names
+    assert "pspnet_float32.tflite" in names, names
     return {"kills_after_seconds": [5, 7, 9, 11]}
 
 
