@@ -6,6 +6,8 @@ from operator import itemgetter
 import keras
 from keras import ops
 
+from keras_pspnet.network import replicas
+
 
 def in_parts(model: keras.Model, parts: int) -> None:
     """Make `model.fit` compute each step in `parts` equal parts and update the weights once.
@@ -38,6 +40,7 @@ def _parts(model, parts, data):
     shares = {}
     for name, masks in y.items():
         counted = ops.sum(ops.reshape(model.loss[name].counted(masks), (-1, parts)), axis=0)
+        (counted,) = replicas.add([counted])  # as the losses: over all devices
         shares[name] = parts * ops.divide_no_nan(counted, ops.sum(counted))
     batches = []
     for part in range(parts):
