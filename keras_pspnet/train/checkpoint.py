@@ -1,5 +1,6 @@
 """Save and load the full state of a training, so that a resumed one gives the same bytes."""
 
+import contextlib
 import io
 import json
 import zipfile
@@ -29,7 +30,8 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     """
     metrics = [_values(replicas.parts(variable)) for variable in _metrics(model)]
     state = {**state, "seeds": _values(_seeds(model)), "metrics": metrics}
-    archive = zipfile.ZipFile(io.BytesIO(keras_bytes(model, path)))
+    with _this_process_alone():
+        archive = zipfile.ZipFile(io.BytesIO(keras_bytes(model, path)))
     members = {name: archive.read(name) for name in archive.namelist()}
     metadata = json.loads(members["metadata.json"])
     members["metadata.json"] = json.dumps({**metadata, "date_saved": ""}).encode()
@@ -71,6 +73,20 @@ def restore_metrics(model: keras.Model, state: dict) -> None:
             whole = np.sum(values, 0)
             values = [whole, *[np.zeros_like(whole)] * (len(parts) - 1)]
         _assign(parts, values)
+
+
+@contextlib.contextmanager
+def _this_process_alone():
+    """Let Keras make variables without the other processes of a training.
+
+    To save an optimizer it makes another one, whose variables would wait for those processes.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _without_address(config: dict) -> dict:
