@@ -204,7 +204,8 @@ def test_python_on_a_page_compiles_and_names_what_exists(page):
         nodes = list(ast.walk(ast.parse(code)))
         for node in nodes:
             if isinstance(node, ast.Import):
-                assert all(importlib.util.find_spec(alias.name) for alias in node.names)
+                names = {alias.name for alias in node.names} - {"jax"}  # an extra
+                assert all(map(importlib.util.find_spec, names))
             elif isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module)
                 known |= {alias.name: getattr(module, alias.name) for alias in node.names}

@@ -30,6 +30,8 @@ PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 CROP = (49, 49)
 CARS = keras_pspnet.LabelSet(("background", "car"))
 
+ADE20K_RUN = "keras-pspnet train ade20k_resnet50 --data-dir ADEChallengeData2016"
+
 NOT_HERE = {  # what a line or a block of Python begins with, or holds -> where it is run instead
     "keras-pspnet info": "tests/cli/test_info.py",
     "keras-pspnet export runs/mine/best.keras --out runs/files --cal": "tests/cli/test_cli.py",
@@ -42,6 +44,17 @@ NOT_HERE = {  # what a line or a block of Python begins with, or holds -> where 
     "python runs/device/segment.py": "tests/delivery/test_release.py",
     "python export/benchmark.py": "tests/delivery/test_release.py",
     "python export/web/serve.py": "tests/delivery/test_on_device.py",
+    "python export/cluster/segment_ray.py": "tests/verify/verify_cluster.py",
+    "parquet.read_table": "tests/delivery/test_segment_ray.py",
+    # They start TensorFlow on several devices, or JAX in several processes.
+    f"{ADE20K_RUN} --out runs/ade20k --devices": "tests/train/test_devices.py",
+    "devices=2)": "tests/train/test_devices.py",
+    "MirroredStrategy": "tests/train/test_devices.py",
+    f"{ADE20K_RUN} --out /shared": "tests/verify/verify_spread.py",
+    "jax.distributed": "tests/verify/verify_spread.py",
+    "#": None,  # of a job of SLURM
+    "export KERAS_BACKEND=jax": None,
+    "srun": None,
     "tensorboard --logdir": None,  # a server of another package
     "python benchmarks/": "benchmarks/readme_table.py",  # hours; its tables are checked
     "keras-pspnet train camvid_lite0 --data-dir CAMVID": "benchmarks/readme_table.py",
@@ -67,6 +80,10 @@ REPLACED = {  # what is too large, or has no file here
     'keras_pspnet.LabelSet(("sky", "road", "car"))': 'keras_pspnet.LabelSet(tuple("abcdefghijkl"))',
     'formats=("saved_model", "float32", "int8")': 'formats=("float32",)',
     "--formats float32,int8": "--formats float32",
+    'load_model("pspnet_float32.tflite")': 'load_model("model.keras")',
+    f"{ADE20K_RUN} --out runs/ade20k --set batch_size=4 accumulate=4": (
+        "keras-pspnet train scenes --out runs/parts --set batch_size=2 accumulate=2"
+    ),
     "epochs=11": "epochs=1",
     "epochs=4": "epochs=1",
 }

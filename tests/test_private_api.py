@@ -96,7 +96,8 @@ def test_no_other_file_uses_a_private_interface():
             for node in ast.walk(tree):  # docstrings and messages may name what they like
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     node.value = ""
-            assert not private.search(ast.unparse(tree)), path
+            code = ast.unparse(tree).replace("os._exit(", "os.exit(")  # Python documents it
+            assert not private.search(code), path
 
 
 def test_the_versions_here_are_within_the_bounds_of_pyproject():

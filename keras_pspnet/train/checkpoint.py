@@ -1,5 +1,6 @@
 """Save and load the full state of a training, so that a resumed one gives the same bytes."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -38,6 +39,7 @@ def save(model: keras.Model, path: Path, state: dict) -> None:
     metrics = [_values(replicas.parts(variable)) for variable in _metrics(model)]
     state = {**state, "seeds": _values(_seeds(model)), "metrics": metrics}
     with (
+        _this_process_alone(),
         saved_beside(model, path) as saved,
         zipfile.ZipFile(saved) as archive,
         partial_beside(path) as partial,
@@ -89,6 +91,20 @@ def restore_metrics(model: keras.Model, state: dict) -> None:
             whole = np.sum(values, 0)
             values = [whole, *[np.zeros_like(whole)] * (len(parts) - 1)]
         _assign(parts, values)
+
+
+@contextlib.contextmanager
+def _this_process_alone():
+    """Let Keras make variables without the other processes of a training.
+
+    To save an optimizer it makes another one, whose variables would wait for those processes.
+    """
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(distribution)
 
 
 def _without_address(config: dict) -> dict:

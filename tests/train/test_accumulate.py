@@ -96,7 +96,7 @@ def test_a_run_in_parts_of_float16_is_resumed_with_the_same_bits(tmp_path, monke
     recipe = TINY.change(
         accumulate=2, precision="float16", train_images=9, val_images=2, epochs=1, dropout=0.1
     )
-    monkeypatch.setattr(Run, "_draw", lambda self: None)
+    monkeypatch.setattr(Run, "_draw", lambda self, model: None)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     batches_seen = []
     count = keras.callbacks.LambdaCallback(on_train_batch_end=lambda n, _: batches_seen.append(n))

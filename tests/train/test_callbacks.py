@@ -12,7 +12,7 @@ from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network import losses
 from keras_pspnet.train import checkpoint, recipes
-from keras_pspnet.train import run as running
+from keras_pspnet.train import loop as running
 from keras_pspnet.train.callbacks import UserCallbacks
 from keras_pspnet.train.run import Run, fit
 

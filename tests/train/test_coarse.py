@@ -16,7 +16,7 @@ from keras_pspnet.labels import CAMVID, LabelSet
 from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.train import build as building
 from keras_pspnet.train import checkpoint, recipes, splits
-from keras_pspnet.train import run as running
+from keras_pspnet.train import loop as running
 from keras_pspnet.train.build import at_full_resolution, build, build_network
 from keras_pspnet.train.run import Run, fit
 
