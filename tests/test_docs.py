@@ -208,7 +208,10 @@ def test_python_on_a_page_compiles_and_names_what_exists(page):
                 assert all(map(importlib.util.find_spec, names))
             elif isinstance(node, ast.ImportFrom):
                 module = importlib.import_module(node.module)
-                known |= {alias.name: getattr(module, alias.name) for alias in node.names}
+                for alias in node.names:
+                    known[alias.name] = getattr(module, alias.name, None) or (
+                        importlib.import_module(f"{node.module}.{alias.name}")
+                    )
         for node in nodes:
             root, *parts = ast.unparse(node).split(".")
             if root in known and all(part.isidentifier() for part in parts):

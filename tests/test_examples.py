@@ -52,7 +52,8 @@ NOT_HERE = {  # what a line or a block of Python begins with, or holds -> where 
     "MirroredStrategy": "tests/train/test_devices.py",
     f"{ADE20K_RUN} --out /shared": "tests/verify/verify_spread.py",
     "jax.distributed": "tests/verify/verify_spread.py",
-    "#": None,  # of a job of SLURM
+    "#!/bin/bash": None,  # a job of SLURM
+    "#SBATCH": None,
     "export KERAS_BACKEND=jax": None,
     "srun": None,
     "tensorboard --logdir": None,  # a server of another package
@@ -82,7 +83,7 @@ REPLACED = {  # what is too large, or has no file here
     "--formats float32,int8": "--formats float32",
     'load_model("pspnet_float32.tflite")': 'load_model("model.keras")',
     f"{ADE20K_RUN} --out runs/ade20k --set batch_size=4 accumulate=4": (
-        "keras-pspnet train scenes --out runs/parts --set batch_size=2 accumulate=2"
+        "keras-pspnet train scenes --out runs/parts --set train_images=4 batch_size=2 accumulate=2"
     ),
     "epochs=11": "epochs=1",
     "epochs=4": "epochs=1",
