@@ -84,9 +84,17 @@ def fit(
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
     group = open_devices(devices, recipe.batch_size)
-    # The processes of one training are one owner.
-    with locked(out, "a training") if group.writes else contextlib.nullcontext():
-        return _fit(recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group)
+    watch = group.watch()
+    given = (recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group)
+    try:
+        # The processes of one training are one owner.
+        with locked(out, "a training") if group.writes else contextlib.nullcontext():
+            model = _fit(*given)
+    except Exception:
+        watch.close()
+        raise
+    watch.done()
+    return model
 
 
 def _fit(
@@ -94,7 +102,6 @@ def _fit(
 ) -> keras.Model:
     """Do what `fit` says, in a run folder of one's own."""
     run_folder.check_run(recipe, out, resume, start)
-    watch = group.watch()
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
     data = fingerprint(train, val, data_dir)
@@ -130,11 +137,8 @@ def _fit(
             run_folder.write_recipe(recipe, out, data_dir, start)
         check.keep()
         with broken.in_one_line():
-            model = run.train()
-        watch.done()
-        return model
+            return run.train()
     except Exception:
-        watch.close()
         if new and not run.last.exists():  # nothing to resume: remove what this call wrote
             for path in new:
                 path.unlink(missing_ok=True)
