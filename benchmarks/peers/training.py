@@ -3,7 +3,7 @@
     python benchmarks/peers/training.py [--out runs/peers] [--rounds 7]
 
 One process each, whose steps alternate; PyTorch in both memory layouts, of which the faster counts.
-PyTorch stands in an environment of its own under --out (2 GB), which is kept. Writes
+PyTorch has its own environment under --out (2 GB), which is kept. Writes
 benchmarks/results/training.json.
 """
 

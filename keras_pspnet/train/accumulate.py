@@ -44,7 +44,7 @@ def _parts(model, parts, data):
         shares[name] = parts * ops.divide_no_nan(counted, ops.sum(counted))
     batches = []
     for part in range(parts):
-        # Every so many pictures: on each of several devices the part then holds as many.
+        # Every `parts`-th picture, so that each device holds equally many of a part.
         xs, ys = keras.tree.map_structure(itemgetter(slice(part, None, parts)), (x, y))
         ones = ops.ones((ops.shape(xs)[0], 1, 1), "float32")
         batches.append((xs, ys, {name: share[part] * ones for name, share in shares.items()}))

@@ -14,8 +14,8 @@ MEASURED = {
 }
 """Recipe -> cost on two cores of an AMD EPYC, and mIoU on all pictures of its validation split.
 
-None, and a recipe that is not here, stands for what nobody has measured. From benchmarks/results/:
-the scores (pyramid.json, the mean of three seeds; camvid.json; mobile.json), the cost of `scenes`
+None, or a missing recipe, means that it was not measured. From benchmarks/results/: the scores
+(pyramid.json, the mean of three seeds; camvid.json; mobile.json), the cost of `scenes`
 (training_steps.json), and that of `camvid_lite0`, whose run shared the cores with other work. The
 published recipes need several GPUs; what the authors scored is in `published_recipes`.
 """

@@ -85,11 +85,12 @@ def fit(
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
     group = open_devices(devices, recipe.batch_size)
     watch = group.watch()
-    given = (recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group)
     try:
         # The processes of one training are one owner.
         with locked(out, "a training") if group.writes else contextlib.nullcontext():
-            model = _fit(*given)
+            model = _fit(
+                recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group
+            )
     except Exception:
         watch.close()
         raise
@@ -100,7 +101,7 @@ def fit(
 def _fit(
     recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group
 ) -> keras.Model:
-    """Do what `fit` says, in a run folder of one's own."""
+    """Train as `fit` describes; the run folder is locked."""
     run_folder.check_run(recipe, out, resume, start)
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)

@@ -4,7 +4,7 @@
     python tests/verify/spread.py FOLDER NAME DEVICES [HOST:PORT PROCESSES PROCESS]
 
 `data` writes FOLDER/data, whose void is spread unevenly, and FOLDER/start.keras. The other form
-writes the runs FOLDER/NAME/LOSS, on so many devices; 0 is a training without `devices`.
+writes the runs FOLDER/NAME/LOSS on that many devices; 0 trains without `devices`.
 """
 
 import os
