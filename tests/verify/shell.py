@@ -25,14 +25,15 @@ def run(*command, **options):
     return done.stdout
 
 
-def environment_with(folder, *packages):
+def environment_with(folder, *packages, constraints=True):
     """A Python that has these packages, and all those of this environment behind them."""
     run(sys.executable, "-m", "venv", folder)
     (site,) = folder.glob("lib/python*/site-packages")
     ours = sysconfig.get_path("purelib")
     (site / "behind.pth").write_text(f"import site; site.addsitedir({ours!r})\n")
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *packages)
+    bounds = ["-c", ROOT / "constraints.txt"] if constraints else []
+    run(python, "-m", "pip", "install", "-q", *bounds, *packages)
     return python
 
 

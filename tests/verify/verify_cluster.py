@@ -14,7 +14,7 @@ from shell import ROOT, environment_with, run
 from verify_devices import exported
 
 RAY = ("ray[data]==2.60.0",)
-STORE = ("s3fs==2026.9.0", "moto[server]==5.2.3")
+STORE = ("s3fs==2026.9.0", "moto[server]==5.2.5")
 PICTURES, BROKEN, SOME = 2000, 3, 60
 
 DRAW = """
@@ -62,7 +62,8 @@ def cluster(folder):
 
     TensorFlow and Keras cannot be imported, by the program or by a worker.
     """
-    python = environment_with(folder / "venv", *RAY, *STORE)
+    # s3fs needs an older python-dateutil than constraints.txt has.
+    python = environment_with(folder / "venv", *RAY, *STORE, constraints=False)
     file, photos = exported() / "classes" / "pspnet_float32.tflite", folder / "photos"
     run(sys.executable, "-c", DRAW, photos, str(PICTURES))
     for index in range(BROKEN):
