@@ -10,7 +10,7 @@ from keras import layers
 from keras_pspnet import private_api
 from keras_pspnet.export.winograd import WinogradConv2D, conv_in_parts
 from keras_pspnet.network.layers import PyramidConv2D
-from keras_pspnet.network.resampling import resize
+from keras_pspnet.network.resampling import resize, split
 
 MAX_REDUCTION = 4608
 """Longest reduction (kernel height x width x input channels) that XNNPACK's float convolution
@@ -177,7 +177,8 @@ class DevicePyramidConv2D(PyramidConv2D):
 
     def call(self, inputs):
         x, *branches = inputs
-        return self.map(x) + self.convolve_branches(branches, self.kernel, x.shape[1:3])
+        kernels = split(self.kernel, [branch.shape[-1] for branch in branches], axis=2)
+        return self.map(x) + self.convolve_branches(branches, kernels, x.shape[1:3])
 
     def get_config(self):
         return {**super().get_config(), "parts": self.parts, "winograd": self.winograd}

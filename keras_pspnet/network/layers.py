@@ -5,7 +5,13 @@ from keras import ops
 
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.network.batch_norm import BatchNormalization
-from keras_pspnet.network.resampling import adaptive_pools, interpolation, resize, spatial_size
+from keras_pspnet.network.resampling import (
+    adaptive_pools,
+    interpolation,
+    resize,
+    spatial_size,
+    split,
+)
 from keras_pspnet.network.saving import refuse_version_0_1
 
 
@@ -82,7 +88,7 @@ class PyramidPoolingModule(keras.layers.Layer):
     def call(self, x, training=None):
         levels = [x]
         # In float32: a sum over thousands of float16 values overflows.
-        pyramid = adaptive_pools(ops.cast(x, "float32"), self.bins, self.pooling)
+        pyramid = adaptive_pools(ops.cast(x, "float32"), self.bins, self.pooling, bool(training))
         for index, pooled in enumerate(pyramid):
             pooled = ops.cast(pooled, self.compute_dtype)
             if self.reduce_channels:
@@ -92,7 +98,8 @@ class PyramidPoolingModule(keras.layers.Layer):
         if not self.upsample:
             return levels
         size = spatial_size(x)
-        levels[1:] = [resize(level, size, self.align_corners) for level in levels[1:]]
+        how = self.align_corners, bool(training)
+        levels[1:] = [resize(level, size, *how) for level in levels[1:]]
         return ops.concatenate(levels, axis=-1)
 
     def _branch_channels(self, input_shape):
@@ -159,23 +166,21 @@ class PyramidConv2D(keras.layers.Layer):
 
     def call(self, inputs):
         x, *branches = inputs
-        channels = x.shape[-1]
-        outputs = ops.conv(x, self.kernel[:, :, :channels], padding="same")
-        return outputs + self.convolve_branches(
-            branches, self.kernel[:, :, channels:], spatial_size(x)
-        )
+        kernel, *kernels = split(self.kernel, [part.shape[-1] for part in inputs], axis=2)
+        outputs = ops.conv(x, kernel, padding="same")
+        return outputs + self.convolve_branches(branches, kernels, spatial_size(x))
 
-    def convolve_branches(self, branches, kernel, size):
+    def convolve_branches(self, branches, kernels, size):
         """Return the branches' part of the convolution, (B, *size, filters).
 
         Args:
             branches: Tensors (B, bins, bins, channels).
-            kernel: (3, 3, channels of all branches, filters).
+            kernels: The part of the kernel for each branch, (3, 3, its channels, filters).
             size: (H, W) of the feature map.
         """
         height, width = size
         across, down = [], []
-        for bins, products in self.tap_products(branches, kernel):
+        for bins, products in self.tap_products(branches, kernels):
             products = ops.transpose(products, (0, 1, 3, 5, 2, 4))
             products = ops.reshape(products, (-1, 3 * bins, self.filters, 3 * bins))
             across.append(_matmul(products, self.tap_weights(bins, width)))
@@ -187,17 +192,14 @@ class PyramidConv2D(keras.layers.Layer):
         spread = ops.reshape(spread, (-1, self.filters, width, height))
         return ops.transpose(spread, (0, 3, 2, 1))
 
-    def tap_products(self, branches, kernel):
+    def tap_products(self, branches, kernels):
         """Yield (bins, products of the regions with the taps) of each branch.
 
         The products have the shape (B, bins, bins, 3, 3, filters).
         """
-        first = 0
-        for branch in branches:
+        for branch, kernel in zip(branches, kernels):
             bins, channels = branch.shape[2:]
-            taps = kernel[:, :, first : first + channels]
-            first += channels
-            taps = ops.reshape(ops.transpose(taps, (2, 0, 1, 3)), (1, 1, channels, -1))
+            taps = ops.reshape(ops.transpose(kernel, (2, 0, 1, 3)), (1, 1, channels, -1))
             products = ops.conv(branch, taps, padding="valid")
             yield bins, ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
 
@@ -252,8 +254,8 @@ class Upsample(keras.layers.Layer):
         self.plan = plan
         self.labels = LabelSet.from_config(labels) if isinstance(labels, dict) else labels
 
-    def call(self, x, like):
-        return resize(x, spatial_size(like), self.align_corners)
+    def call(self, x, like, training=None):
+        return resize(x, spatial_size(like), self.align_corners, bool(training))
 
     def compute_output_shape(self, x_shape, like_shape):
         return (x_shape[0], *like_shape[1:3], x_shape[-1])

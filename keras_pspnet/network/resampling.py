@@ -1,6 +1,7 @@
 """Resize bilinearly with align-corners, and pool adaptively, for known and unknown sizes."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -9,15 +10,17 @@ def spatial_size(x):
     return tuple(ops.shape(x)[1:3])
 
 
-def resize(x, size, align_corners=True):
+def resize(x, size, align_corners=True, training=False):
     """Resize (B, H, W, C) floats bilinearly, without antialiasing.
 
     Args:
         size: (H, W), ints or integer tensors.
         align_corners: True aligns the centres of the corner pixels (the authors' Interp layer,
             F.interpolate(align_corners=True)); False uses half-pixel centres.
+        training: True resizes by products of matrices on every backend: TensorFlow's own operation
+            has a gradient that uses one core.
     """
-    if keras.backend.backend() == "tensorflow":
+    if keras.backend.backend() == "tensorflow" and not training:
         import tensorflow as tf
 
         # The raw operation becomes one RESIZE_BILINEAR in TFLite. keras.ops.image.resize has no
@@ -29,10 +32,27 @@ def resize(x, size, align_corners=True):
             half_pixel_centers=not align_corners,
         )
         return ops.cast(resized, x.dtype)
-    rows, columns = spatial_size(x)
-    x = ops.tensordot(interpolation(rows, size[0], align_corners, x.dtype), x, [[1], [1]])
-    x = ops.tensordot(interpolation(columns, size[1], align_corners, x.dtype), x, [[1], [2]])
-    return ops.transpose(x, (2, 1, 0, 3))
+    resized = ops.cast(x, "float32")
+    for axis, (count, new_count) in enumerate(zip(spatial_size(x), size)):
+        weights = interpolation(count, new_count, align_corners, "float32")
+        resized = _mix(weights, resized, axis)
+    return ops.cast(resized, x.dtype)
+
+
+def split(x, sizes, axis):
+    """Split a tensor into parts of some sizes along an axis; return a list."""
+    ends = np.cumsum(sizes)[:-1].tolist()
+    return ops.split(x, ends, axis=axis) if ends else [x]  # Keras 3.15 fails without an end
+
+
+def _mix(weights, x, axis):
+    """Return the products of weights (n, H or W) with (B, H, W, C) along axis 0 (H) or 1 (W)."""
+    if axis == 1:
+        return ops.matmul(weights, x)
+    height, width = spatial_size(x)
+    channels = x.shape[-1]
+    x = ops.matmul(weights, ops.reshape(x, (-1, height, width * channels)))
+    return ops.reshape(x, (-1, ops.shape(weights)[0], width, channels))
 
 
 def interpolation(count, new_count, align_corners, dtype):
@@ -40,25 +60,40 @@ def interpolation(count, new_count, align_corners, dtype):
     target = ops.arange(new_count, dtype="float32")
     if align_corners:
         steps = ops.cast(ops.maximum(new_count - 1, 1), "float32")
-        source = target * ((count - 1) / steps)
+        source = target * (ops.cast(count - 1, "float32") / steps)
     else:
-        share = count / ops.cast(new_count, "float32")
-        source = ops.clip((target + 0.5) * share - 0.5, 0, count - 1)
+        last = ops.cast(count - 1, "float32")
+        share = (last + 1) / ops.cast(new_count, "float32")
+        source = ops.clip((target + 0.5) * share - 0.5, 0, last)
     distance = ops.abs(source[:, None] - ops.arange(count, dtype="float32")[None])
     return ops.cast(ops.maximum(1.0 - distance, 0.0), dtype)
 
 
-def adaptive_pools(x, bins, pooling="average"):
+def adaptive_pools(x, bins, pooling="average", training=False):
     """Pool (B, H, W, C) adaptively to a list of (B, b, b, C), one for each b of `bins`.
 
     If the regions of the largest b divide the map evenly, and all other b divide the largest, the
-    others are pooled from its result, so that the map is read once.
+    others are pooled from its result, so that the map is read once. Averages are products of
+    matrices in training: the gradient then writes the map once and not once for each region.
     """
+    if training and pooling == "average":
+        height, width = spatial_size(x)
+        rows = _mix(ops.concatenate([_regions(height, b) for b in bins]), x, axis=0)
+        parts = split(rows, bins, axis=1)
+        return [_mix(_regions(width, b), part, axis=1) for b, part in zip(bins, parts)]
     finest = max(bins)
     if not _divides_evenly(x, finest) or any(finest % b for b in bins):
         return [adaptive_pool(x, b, pooling) for b in bins]
     x = adaptive_pool(x, finest, pooling)
     return [x if b == finest else adaptive_pool(x, b, pooling) for b in bins]
+
+
+def _regions(count, bins):
+    """Return the weights of the averages over the regions of `adaptive_pool`: (bins, count)."""
+    numbers, pixels = ops.arange(bins)[:, None], ops.arange(count)[None]
+    start, stop = (numbers * count) // bins, -((-(numbers + 1) * count) // bins)
+    inside = ops.cast(ops.logical_and(pixels >= start, pixels < stop), "float32")
+    return inside / ops.cast(stop - start, "float32")
 
 
 def adaptive_pool(x, bins, pooling="average"):

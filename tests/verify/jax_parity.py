@@ -16,7 +16,7 @@ import numpy as np
 import keras_pspnet
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.network.losses import VoidCrossentropy
-from keras_pspnet.train import checkpoint, recipes
+from keras_pspnet.train import recipes
 from keras_pspnet.train.build import build
 from keras_pspnet.train.recipe_fields import parse_texts
 
@@ -117,21 +117,15 @@ def value_and_gradient(loss, masks, logits):
 
 
 def start(folder):
-    """`last.keras` of a run before its first step, for both backends to begin with."""
+    """A network for both backends to start from."""
     keras.utils.set_random_seed(0)
     settings = parse_texts(dict(text.split("=") for text in sys.argv[3:]))
     recipe = recipes.recipe("scenes_tiny", **settings)
-    source = open_source(recipe.dataset, split="train", size=recipe.crop).first(recipe.train_images)
-    steps = len(source) // recipe.batch_size * recipe.epochs
-    coarse = recipe.coarse_epochs > 0
-    model = build(
-        recipe, source.labels, source.survey().pixels[: len(source.labels)], steps, coarse
-    )
+    source = open_source(recipe.dataset, split="train", size=recipe.crop)
+    model = build(recipe, source.labels, np.ones(len(source.labels)), 1)
     # A new network has units that are 0 but for rounding, whose gradient is anybody's guess.
     randomise_norms(model)
-    model.optimizer.build(model.trainable_variables)
-    state = {"step": 0, "history": [], "best": None, "coarse": coarse}
-    checkpoint.save(model, folder / "last.keras", {**state, "recipe": recipe.to_config()})
+    model.save(folder / "start.keras")
     return weights(model)
 
 
