@@ -1,3 +1,5 @@
+import contextlib
+import functools
 import gc
 import os
 import random
@@ -64,9 +66,33 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def seen_network():
-    """Makes a tiny network whose batch norms have seen pictures, so that its classes vary."""
+def eagerly():
+    """A context in which models are trained without tracing graphs.
 
+    For what happens around a few steps: to trace the smallest network takes seconds.
+    """
+
+    @contextlib.contextmanager
+    def context():
+        import keras
+
+        # Not by `compile`: a model whose class has another one is loaded without its losses.
+        always = property(lambda model: True, lambda model, value: None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.Model, "run_eagerly", always)
+            yield
+
+    return context
+
+
+@pytest.fixture(scope="session")
+def seen_network():
+    """Makes a tiny network whose batch norms have seen pictures, so that its classes vary.
+
+    Tests share it: change only copies.
+    """
+
+    @functools.cache
     def make(channels):
         import keras
 
