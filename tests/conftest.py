@@ -13,6 +13,18 @@ from PIL import Image
 
 from keras_pspnet.errors import UserError
 
+LONGEST = (
+    "test_examples.py", "test_notebooks.py", "test_release.py", "test_devices.py",
+    "test_deliver.py", "test_run.py", "test_coarse.py", "test_accumulate.py", "test_dilation.py",
+    "test_user_script.py", "test_demo.py", "test_docs.py",
+)  # fmt: skip
+"""Names of the files whose tests take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: two workers then end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
 
 @pytest.fixture(autouse=True)
 def seeded():
