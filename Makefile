@@ -13,7 +13,7 @@ demo: $(CORE)
 	$(BIN)/keras-pspnet demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 verify: $(READY)
 	$(BIN)/python tests/verify/verify.py

@@ -1,3 +1,5 @@
+import contextlib
+import functools
 import gc
 import os
 import random
@@ -10,6 +12,18 @@ import pytest
 from PIL import Image
 
 from keras_pspnet.errors import UserError
+
+LONGEST = (
+    "test_examples.py", "test_notebooks.py", "test_release.py", "test_devices.py",
+    "test_deliver.py", "test_run.py", "test_coarse.py", "test_accumulate.py", "test_dilation.py",
+    "test_user_script.py", "test_demo.py", "test_docs.py",
+)  # fmt: skip
+"""Names of the files whose tests take longest."""
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the longest files: two workers then end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -64,9 +78,33 @@ def folder(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def seen_network():
-    """Makes a tiny network whose batch norms have seen pictures, so that its classes vary."""
+def eagerly():
+    """A context in which models are trained without tracing graphs.
 
+    For what happens around a few steps: to trace the smallest network takes seconds.
+    """
+
+    @contextlib.contextmanager
+    def context():
+        import keras
+
+        # Not by `compile`: a model whose class has another one is loaded without its losses.
+        always = property(lambda model: True, lambda model, value: None)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.Model, "run_eagerly", always)
+            yield
+
+    return context
+
+
+@pytest.fixture(scope="session")
+def seen_network():
+    """Makes a tiny network whose batch norms have seen pictures, so that its classes vary.
+
+    Tests share it: change only copies.
+    """
+
+    @functools.cache
     def make(channels):
         import keras
 

@@ -174,7 +174,7 @@ def desk(tmp_path_factory):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny():
+def tiny(eagerly):
     """Make networks, recipes and data sets tiny, and train without tracing graphs."""
     build, load = keras_pspnet.build_pspnet, keras_pspnet.data.load
 
@@ -194,12 +194,9 @@ def tiny():
     changes = {"backbone": "resnet14_narrow", "backbone_weights": None, "channels": 8}
     changes |= {"crop": CROP, "batch_size": 2, "train_images": 2, "val_images": 1}
     changes |= {"epochs": 1, "coarse_epochs": 0, "output_stride": 16}
-    with pytest.MonkeyPatch.context() as patch:
+    with eagerly(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras_pspnet, "build_pspnet", functools.wraps(build)(small_network))
         patch.setattr(keras_pspnet.data, "load", functools.wraps(load)(small_data))
-        # Not by `compile`: a model whose class has another one is loaded without its losses.
-        eager = property(lambda self: True, lambda self, value: None)
-        patch.setattr(keras.Model, "run_eagerly", eager)
         patch.setattr(datasets, "SCENES", {"train": 4, "val": 2})
         for name, recipe in recipes.RECIPES.items():
             patch.setitem(recipes.RECIPES, name, dataclasses.replace(recipe, **changes))

@@ -1,6 +1,8 @@
 """Build and compile the network of a recipe."""
 
 import keras
+import tensorflow as tf
+from keras import ops
 
 from keras_pspnet.labels import IGNORE, LabelSet
 from keras_pspnet.network import losses
@@ -47,6 +49,7 @@ def at_full_resolution(coarse: keras.Model, recipe: Recipe) -> keras.Model:
     model = with_classes(coarse, labels_of(coarse), output_stride=recipe.output_stride)
     _freeze(model, recipe)
     model.compile_from_config(coarse.get_compile_config())
+    _make_metrics(model)
     for new, old in ((model, coarse), (model.optimizer, coarse.optimizer)):
         for variable, value in zip(new.variables, old.variables, strict=True):
             variable.assign(value)
@@ -90,4 +93,18 @@ def build(
     # Keras builds it in the first step. A loss scale is then a constant in the compiled step, while
     # the gradients are divided by its variable.
     optimizer.build(model.trainable_variables)
+    _make_metrics(model)
     return model
+
+
+def _make_metrics(model) -> None:
+    """Make the variables of the losses and metrics of a compiled model."""
+    # Keras makes them in the first step, which TensorFlow then traces a second time. With several
+    # devices and on JAX Keras makes them before.
+    if keras.backend.backend() != "tensorflow" or tf.distribute.has_strategy():
+        return
+    scores = {name: ops.zeros((1, 1, 1, x.shape[-1])) for name, x in model.output.items()}
+    masks = {name: ops.zeros((1, 1, 1), "uint8") for name in scores}
+    model.compute_loss(None, masks, scores)
+    model.compute_metrics(None, masks, scores)
+    model.reset_metrics()

@@ -8,6 +8,7 @@ from PIL import Image
 
 import keras_pspnet
 from keras_pspnet import cli, scenes
+from keras_pspnet.inference import model_facts
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network.main_head import set_labels
 
@@ -25,6 +26,23 @@ def model(tmp_path_factory):
     command = ["export", str(folder / "model.keras"), "--out", str(folder)]
     assert cli.main([*command, "--formats", "saved_model,float32"]) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def shared(model):
+    return keras_pspnet.load_model(model / "model.keras")
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Makes `predict` and `evaluate` use a network that is in memory, which is traced already."""
+    return lambda network: monkeypatch.setattr(model_facts, "load_model", lambda path: network)
+
+
+@pytest.fixture
+def network(shared, loads):
+    loads(shared)
+    return shared
 
 
 @pytest.fixture

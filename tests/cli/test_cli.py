@@ -67,8 +67,9 @@ def test_train_and_resume_from_the_command_line(tmp_path, capsys):
     assert "resuming at step 1 of 1" in capsys.readouterr().out
 
 
-def test_train_on_a_folder(tmp_path, data):
+def test_train_on_a_folder(tmp_path, data, eagerly):
     settings = ["dataset=folder", "crop=49,49", "channels=8", "batch_size=2", "epochs=1"]
     command = ["train", "scenes_tiny", "--data-dir", str(data), "--out", str(tmp_path / "run")]
-    assert cli.main([*command, "--set", *settings]) == 0
+    with eagerly():
+        assert cli.main([*command, "--set", *settings]) == 0
     assert (tmp_path / "run" / "best.keras").exists()

@@ -8,10 +8,15 @@ import pytest
 from PIL import Image
 
 from keras_pspnet.cli import demo
-from keras_pspnet.train import recipes
+from keras_pspnet.train import recipes, run
 
 
-def test_the_demo_leaves_a_report_and_a_picture(tmp_path, monkeypatch, capsys):
+def test_the_demo_leaves_a_report_and_a_picture(tmp_path, monkeypatch, capsys, eagerly):
+    def fit(*arguments, **named):
+        with eagerly():  # not the evaluations, of 100 pictures
+            return run.fit(*arguments, **named)
+
+    monkeypatch.setattr(demo, "fit", fit)
     settings = {"crop": (49, 49), "channels": 8, "train_images": 16, "val_images": 4, "epochs": 1}
     monkeypatch.setitem(recipes.RECIPES, "scenes", recipes.recipe("scenes", **settings))
     monkeypatch.setattr(demo, "RECIPE", {"jaccard": 0.5})

@@ -93,7 +93,7 @@ def test_other_names_are_refused_before_tensorflow(model, data, capsys, no_tenso
     assert "the same names in another order" in capsys.readouterr().err
 
 
-def test_labels_says_what_the_models_classes_are_called(model, data, tmp_path):
+def test_labels_says_what_the_models_classes_are_called(model, network, data, tmp_path):
     rename(data, OTHER)
     options = ["--labels", data / "labels.json", "--json", tmp_path / "scores.json"]
     assert evaluate(model / "model.keras", data, *options) == 0
@@ -175,7 +175,7 @@ def test_a_model_without_names_takes_as_many_classes(small, unnamed, capsys):
         ),
     ],
 )
-def test_the_size_is_said(model, data, tmp_path, capsys, options, says):
+def test_the_size_is_said(model, network, data, tmp_path, capsys, options, says):
     assert evaluate(model / "model.keras", data, *options) == 0
     assert says in capsys.readouterr().out.splitlines()
     command = ["predict", model / "model.keras", data / "images" / "val", "--out", tmp_path / "out"]
@@ -183,11 +183,11 @@ def test_the_size_is_said(model, data, tmp_path, capsys, options, says):
     assert says in capsys.readouterr().out.splitlines()
 
 
-def test_predict_takes_a_sliding_window(model, data, tmp_path):
+def test_predict_takes_a_sliding_window(model, network, data, tmp_path):
     picture, file = data / "images" / "val" / "0.png", model / "model.keras"
     command = ["predict", str(file), str(picture), "--out", str(tmp_path), "--crop", "49", "49"]
     assert cli.main(command) == 0
-    expected = keras_pspnet.segment(keras_pspnet.load_model(file), picture, crop=(49, 49))
+    expected = keras_pspnet.segment(network, picture, crop=(49, 49))
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "0_classes.png")), expected)
 
 
@@ -219,7 +219,7 @@ def test_a_model_of_crops_that_sees_its_own_pictures_shrunk_gets_a_note(
 # --- the scores ---
 
 
-def test_the_scores_are_printed_class_by_class(model, data, tmp_path, capsys):
+def test_the_scores_are_printed_class_by_class(model, network, data, tmp_path, capsys):
     assert evaluate(model / "model.keras", data, "--json", tmp_path / "scores.json") == 0
     scores = json.loads((tmp_path / "scores.json").read_text())
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -231,7 +231,7 @@ def test_the_scores_are_printed_class_by_class(model, data, tmp_path, capsys):
     assert ["mean", *(f"{value:.4f}" for value in means)] in lines
 
 
-def test_the_iou_of_contours_on_demand(model, data, tmp_path, capsys):
+def test_the_iou_of_contours_on_demand(model, network, data, tmp_path, capsys):
     file, page = tmp_path / "scores.json", tmp_path / "page"
     options = ["--json", file, "--report", page]
     assert evaluate(model / "model.keras", data, *options) == 0
@@ -244,7 +244,7 @@ def test_the_iou_of_contours_on_demand(model, data, tmp_path, capsys):
     assert "boundary IoU" in (page / "index.html").read_text()
 
 
-def test_a_line_for_each_picture(model, data, tmp_path):
+def test_a_line_for_each_picture(model, network, data, tmp_path):
     mask = np.array(Image.open(data / "masks" / "val" / "0.png"))
     mask[:7] = 255
     Image.fromarray(mask).save(data / "masks" / "val" / "0.png")
@@ -256,7 +256,7 @@ def test_a_line_for_each_picture(model, data, tmp_path):
     columns = ["name", "mIoU", "pixel_accuracy", "pixels", "void"]
     assert list(first) == [*columns, *(f"IoU {name}" for name in SCENES.names)]
     picture = data / "images" / "val" / "0.png"
-    found = keras_pspnet.segment(keras_pspnet.load_model(model / "model.keras"), picture)
+    found = keras_pspnet.segment(network, picture)
     valid, ious = mask != 255, []
     for label, name in enumerate(SCENES.names):
         true, guessed = (mask == label) & valid, (found == label) & valid

@@ -13,7 +13,6 @@ from PIL import Image
 import keras_pspnet
 from keras_pspnet import cli, images, scenes
 from keras_pspnet.cli import prediction
-from keras_pspnet.inference import model_facts
 from keras_pspnet.labels import SCENES
 from keras_pspnet.network.main_head import set_labels
 
@@ -42,23 +41,6 @@ def cut_off(file):
 @pytest.fixture
 def picture(data):
     return data / "images" / "val" / "0.png"
-
-
-@pytest.fixture(scope="module")
-def shared(model):
-    return keras_pspnet.load_model(model / "model.keras")
-
-
-@pytest.fixture
-def loads(monkeypatch):
-    """Makes `predict` use a network that is in memory: another would be built and traced anew."""
-    return lambda network: monkeypatch.setattr(model_facts, "load_model", lambda path: network)
-
-
-@pytest.fixture
-def network(shared, loads):
-    loads(shared)
-    return shared
 
 
 # --- which values ---

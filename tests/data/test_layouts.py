@@ -110,7 +110,7 @@ def test_masks_become_class_ids(tree):
 
 
 @each
-def test_a_step_is_trained_from_each(tree, tmp_path):
+def test_a_step_is_trained_from_each(tree, tmp_path, eagerly):
     name, root = tree
     recipe = Recipe(
         name,
@@ -122,7 +122,8 @@ def test_a_step_is_trained_from_each(tree, tmp_path):
         class_weights=True,
     )
     out = tmp_path / "run"
-    model = fit(recipe, out, data_dir=root)
+    with eagerly():
+        model = fit(recipe, out, data_dir=root)
     assert model.get_layer("main").labels == LABELS[name]
     assert (out / "best.keras").is_file() and model.optimizer.iterations == 1
     batch = next(iter(pipeline.load(name, root, split="val", crop=(33, 33))))
@@ -185,7 +186,7 @@ def test_the_folders_of_the_archives_are_found(tmp_path):
     assert len(open_source("voc2012", tmp_path / "v", split="trainval")) == 4
 
 
-def test_voc_with_the_masks_of_sbd(tmp_path, refused):
+def test_voc_with_the_masks_of_sbd(tmp_path, refused, eagerly):
     voc2012(tmp_path)
     assert "ClassAug" in refused(open_source, "voc2012", tmp_path, split="train_aug")
     for name in ("2007_train_0", "2007_val_0", "2008_more"):
@@ -197,7 +198,8 @@ def test_voc_with_the_masks_of_sbd(tmp_path, refused):
     assert np.array_equal(source.read(0)[1], mask(1, 2))
     small = {"backbone": "resnet14_narrow", "channels": 8, "crop": (33, 33), "batch_size": 2}
     small = recipe("voc2012_resnet50", epochs=1, **small)
-    model = fit(small, tmp_path / "run", data_dir=tmp_path)
+    with eagerly():
+        model = fit(small, tmp_path / "run", data_dir=tmp_path)
     assert model.optimizer.iterations == 1  # of both pictures of train_aug
     # A list, here with paths as in published ones, says which.
     lines = "/JPEGImages/2008_more.jpg /SegmentationClassAug/2008_more.png\n"

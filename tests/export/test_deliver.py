@@ -22,17 +22,6 @@ from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.labels import SCENES
 
 
-@pytest.fixture(scope="module")
-def model(seen_network):
-    return seen_network(channels=8)
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    out = tmp_path_factory.mktemp("export")
-    return keras_pspnet.export_model(model, out, formats=("saved_model", "float32"))
-
-
 def test_the_files_and_their_cards(exported):
     out = exported["float32"].parent
     names = {path.name for path in out.iterdir()}
@@ -183,7 +172,7 @@ def test_a_model_trained_in_half_precision_is_exported_in_float32(model, tmp_pat
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_pictures_with_masks_give_both_scores(model, tmp_path):
+def test_pictures_with_masks_give_both_scores(model, tmp_path, converted_once):
     pairs = [scenes.scene(index, split="val", size=(60, 90)) for index in range(3)]
     files = keras_pspnet.export_model(model, tmp_path, formats=("float32",), calibration=pairs)
     card = json.loads(files["float32"].with_name("pspnet_float32.card.json").read_text())
@@ -195,8 +184,10 @@ def test_pictures_with_masks_give_both_scores(model, tmp_path):
     assert np.mean(classes) == pytest.approx(card["mIoU"]["keras"])
 
 
-def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, monkeypatch):
-    convert = Converter.convert
+def test_a_file_that_differs_is_refused_and_not_left_behind(
+    model, tmp_path, monkeypatch, converted_once
+):
+    convert = deliver.Converter.convert
 
     def broken(self, name):
         """A file whose weights were shifted: it loads and runs, and is wrong."""
@@ -205,14 +196,14 @@ def test_a_file_that_differs_is_refused_and_not_left_behind(model, tmp_path, mon
         data[middle] = np.frombuffer(bytes(data[middle]), np.uint8)[::-1].tobytes()
         return bytes(data)
 
-    monkeypatch.setattr(Converter, "convert", broken)
+    monkeypatch.setattr(deliver.Converter, "convert", broken)
     out = tmp_path / "out"
     with pytest.raises(UserError, match=r"pspnet_float32.tflite: only .*% of the pixels equal"):
         keras_pspnet.export_model(model, out)
     assert not out.exists()
 
 
-def test_the_bar_can_be_raised(model, tmp_path, monkeypatch):
+def test_the_bar_can_be_raised(model, tmp_path, monkeypatch, converted_once):
     with pytest.raises(UserError, match="min_agreement"):
         keras_pspnet.export_model(model, tmp_path / "out", min_agreement=1.5)
     monkeypatch.setattr(
@@ -244,7 +235,9 @@ def test_a_warning_is_said_once_and_stands_in_the_cards(model, tmp_path, capfd):
         assert card["warnings"] == [expected]
 
 
-def test_a_file_under_95_percent_is_handed_over_with_a_warning(model, tmp_path, monkeypatch):
+def test_a_file_under_95_percent_is_handed_over_with_a_warning(
+    model, tmp_path, monkeypatch, converted_once
+):
     compare = deliver.ComparisonPictures.compare
     monkeypatch.setattr(
         deliver.ComparisonPictures,

@@ -14,11 +14,6 @@ from keras_pspnet.export.card import without_folders
 from keras_pspnet.labels import SCENES
 
 
-@pytest.fixture(scope="module")
-def model(seen_network):
-    return seen_network(channels=8)
-
-
 def test_what_is_in_the_way_is_found_before_anything_is_written(model, tmp_path):
     (tmp_path / "pspnet_float32.tflite").mkdir()
     with pytest.raises(UserError, match=r"pspnet_float32\.tflite: is in the way"):
@@ -57,7 +52,7 @@ def test_an_export_starts_no_process(model, tmp_path, monkeypatch):
     assert keras_pspnet.export_model(model, tmp_path, formats=("float32",))["float32"].is_file()
 
 
-def test_an_unfinished_export_is_cleared_away(model, tmp_path):
+def test_an_unfinished_export_is_cleared_away(model, tmp_path, converted_once):
     left = tmp_path / ".pspnet.ab12cd34.partial" / "saved_model"
     left.mkdir(parents=True)
     (left / "half").write_text("of an export that was killed")
@@ -76,7 +71,7 @@ def test_a_path_may_hold_what_tensorflow_takes_for_a_pattern(model, tmp_path):
     assert len(list(out.iterdir())) == 4
 
 
-def test_an_older_export_is_replaced(model, tmp_path):
+def test_an_older_export_is_replaced(model, tmp_path, converted_once):
     (tmp_path / "saved_model" / "variables").mkdir(parents=True)
     (tmp_path / "saved_model" / "variables" / "old").write_text("old")
     (tmp_path / "pspnet_float32.tflite").write_text("old")
@@ -88,7 +83,7 @@ def test_an_older_export_is_replaced(model, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_two_exports_into_one_folder_both_succeed(model, tmp_path):
+def test_two_exports_into_one_folder_both_succeed(model, tmp_path, converted_once):
     """The second begins and ends while the first converts; another's scratch folder stays."""
 
     def export_meanwhile(line):
@@ -121,7 +116,7 @@ def test_the_old_saved_model_comes_back_if_the_new_one_cannot_stand(tmp_path, mo
     assert (tmp_path / "target" / "variables").read_text() == "target"
 
 
-def test_whoever_stops_reading_is_no_full_disk(model, tmp_path):
+def test_whoever_stops_reading_is_no_full_disk(model, tmp_path, converted_once):
     def say(line):
         if line.startswith("1/"):
             raise BrokenPipeError(32, "Broken pipe")

@@ -128,7 +128,9 @@ def test_each_loss_reaches_its_head_with_its_weight(head, weight):
         weights = {"aux": 0.0, "main": 0.0, head: factor}
         if factor == weight:
             weights = {"aux": 0.4, "main": 1.0}
-        model.compile(keras.optimizers.SGD(1.0), loss=losses, loss_weights=weights)
+        model.compile(
+            keras.optimizers.SGD(1.0), loss=losses, loss_weights=weights, run_eagerly=True
+        )
         layer = {"main": "cls_4", "aux": "aux_4"}
         before = {name: model.get_layer(layer[name]).get_weights()[1] for name in layer}
         target = {name: masks if name == head else void for name in layer}

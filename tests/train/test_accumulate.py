@@ -53,6 +53,7 @@ def trained(parts):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.trainable = False
     model.compile_from_config(model.get_compile_config())
+    model.run_eagerly = True  # to trace the parts takes longer
     first = model.get_weights()
     in_parts(model, parts)
     return first, model, model.fit(data, verbose=0, shuffle=False).history

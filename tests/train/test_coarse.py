@@ -120,26 +120,36 @@ def test_the_refined_network_is_the_fine_network_with_these_weights(models, sour
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run that was never interrupted; it notes the map's height at each step."""
+    """A run that was never interrupted; it notes the map's height at each step and trace."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     sides, save_step = [], Run.save_step
+    traced, train_step = [], keras.Model.train_step
 
     def noted(self, step):
         sides.append((step, side(self.model), self.state["coarse"]))
         save_step(self, step)
 
+    def noted_trace(self, data):
+        traced.append(side(self))
+        return train_step(self, data)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Run, "save_step", noted)
+        patch.setattr(keras.Model, "train_step", noted_trace)
         fit(SMALL, out)
-    return out, sides
+    return out, sides, traced
 
 
 def test_the_first_epochs_are_coarse_and_the_rest_are_fine(run):
-    out, sides = run
+    out, sides, _ = run
     assert sides == [(1, 3, True), (3, 5, False)]
     model, state = checkpoint.load(out / "last.keras")
     assert side(model) == 5 and state["coarse"] is False and state["step"] == STEPS
     assert int(model.optimizer.iterations) == STEPS
+
+
+def test_the_step_of_each_network_is_traced_once(run):
+    assert run[2] == [3, 5]
 
 
 def test_the_learning_rate_does_not_see_the_switch(run):

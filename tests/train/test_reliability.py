@@ -29,6 +29,13 @@ SMALL = recipes.recipe(
 )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def untraced(eagerly):
+    """What is read around the steps is under test."""
+    with eagerly():
+        yield
+
+
 @pytest.fixture
 def data(tmp_path):
     """A folder of 6 pairs to train on, 3 to validate on."""

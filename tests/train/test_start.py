@@ -59,10 +59,11 @@ def base(model, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(base, tmp_path_factory):
+def run(base, tmp_path_factory, eagerly):
     """A run that started from it, its backbone frozen, first coarse and then fine."""
     out = tmp_path_factory.mktemp("runs") / "whole"
-    fit(SMALL.change(freeze="backbone"), out, start=base)
+    with eagerly():
+        fit(SMALL.change(freeze="backbone"), out, start=base)
     return out
 
 
@@ -110,7 +111,7 @@ def test_the_network_is_that_of_the_start_for_the_classes_of_the_data(model):
 
 
 def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
-    run, base, model, tmp_path, monkeypatch, capsys, refused
+    run, base, model, tmp_path, monkeypatch, capsys, refused, eagerly
 ):
     class Killed(BaseException):
         pass
@@ -122,7 +123,7 @@ def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
         if step == 3:  # the first one that is not coarse
             raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(Killed), eagerly():
         patch.setattr(Run, "save_step", save_step_and_die)
         fit(recipe, tmp_path, start=base)
     keras.utils.set_random_seed(77)  # another process has drawn other numbers
@@ -132,7 +133,8 @@ def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
     message = refused(fit, recipe, tmp_path, start=model, resume=True)  # not the file's bytes
     assert f"{tmp_path}: its run started from a network with the SHA-256" in message
     assert "not from a model (" in message
-    fit(recipe, tmp_path, start=base, resume=True)
+    with eagerly():
+        fit(recipe, tmp_path, start=base, resume=True)
     for name in ("last.keras", "best.keras", "history.csv"):
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes(), name
     assert (tmp_path / "recipe.json").read_bytes() == (run / "recipe.json").read_bytes()
