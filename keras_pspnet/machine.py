@@ -41,7 +41,7 @@ def fast_cpu() -> None:
     | variable | value | what it does |
     |---|---|---|
     | TF_CPU_ALLOCATOR_USE_BFC | 1 | TensorFlow keeps the memory of large feature maps |
-    | TF_NUM_INTRAOP_THREADS | `cores()` | only under a cgroup's limit, which TensorFlow does not see |
+    | TF_NUM_INTRAOP_THREADS | `cores()` | only under a cgroup's limit: TensorFlow does not see it |
 
     Raises:
         UserError: TensorFlow is imported already and would not read them.
