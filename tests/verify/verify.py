@@ -1,4 +1,4 @@
-"""The thorough tier: kills, full disks, memory, clean installs, other backends, runtimes and networks.
+"""The thorough tier: kills, full disks, memory, clean installs, other backends and runtimes.
 
     make verify                      what has not passed yet for this state of the code
     python tests/verify/verify.py NAME ...  these checks, whether they have passed or not
