@@ -78,6 +78,7 @@ def steps(models, run, samples):
         val_images=1,
         epochs=SAMPLES,
         learning_rate=1e-4,
+        checkpoint_seconds=20,
     )
     train.fit(recipe, run, callbacks=AfterEachStep())
 
