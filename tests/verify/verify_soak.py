@@ -16,9 +16,10 @@ CALLS = {"reload": 500, "steps": 3000, "segment": 3000, "requests": 10_000}
 MORE = 8
 """Threads or files that may be open beside others by chance; a leak of one each epoch is 16."""
 
-GROWTH = {"reload": 250, "steps": 30, "segment": 40, "requests": 10}
+GROWTH = {"reload": 300, "steps": 30, "segment": 40, "requests": 10}
 """MiB that may be gained over the last two thirds of the calls. One network, batch, picture or kB
-kept at each call would be 700, 110, 100 and 7 there."""
+kept at each call would be 2800, 110, 100 and 7 there. Of each network that TensorFlow has run and
+that is gone, it keeps 1 to 2 MiB in no Python object."""
 
 MODELS = f"""
 import pathlib, sys
