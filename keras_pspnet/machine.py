@@ -26,6 +26,9 @@ SETTINGS = {
 LOCK = ".lock"
 """Name of the file that says which process uses a folder, see `locked`."""
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows the limits of groups of processes: containers, services, jobs."""
+
 RENEWED, STALE = 20.0, 120.0
 """Seconds between two renewals of a lock, and after which another machine's lock counts as left."""
 
@@ -38,7 +41,7 @@ def fast_cpu() -> None:
     | variable | value | what it does |
     |---|---|---|
     | TF_CPU_ALLOCATOR_USE_BFC | 1 | TensorFlow keeps the memory of large feature maps |
-    | TF_NUM_INTRAOP_THREADS | `cores()` | only in a container: TensorFlow does not see its limit |
+    | TF_NUM_INTRAOP_THREADS | `cores()` | only under a cgroup's limit: TensorFlow does not see it |
 
     Raises:
         UserError: TensorFlow is imported already and would not read them.
@@ -67,15 +70,30 @@ def cores() -> int:
 
 def _core_limits() -> Iterator[float]:
     """Yield the limits that cgroups put on this process, in cores."""
-    group = Path("/sys/fs/cgroup")
-    with contextlib.suppress(OSError, ValueError):  # no limit reads as "max"
-        quota, period = map(int, (group / "cpu.max").read_text().split())
-        yield quota / period
+    for group in _groups():
+        with contextlib.suppress(OSError, ValueError):  # no limit reads as "max"
+            quota, period = map(int, (group / "cpu.max").read_text().split())
+            yield quota / period
     with contextlib.suppress(OSError, ValueError):  # version 1, where no limit reads as -1
-        names = (f"cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
-        quota, period = (int((group / name).read_text()) for name in names)
+        names = (CGROUPS / f"cpu/cpu.cfs_{name}_us" for name in ("quota", "period"))
+        quota, period = (int(name.read_text()) for name in names)
         if quota > 0:
             yield quota / period
+
+
+def _groups() -> list[Path]:
+    """Return the folders of this process's cgroup, version 2, and of those above it.
+
+    Within a container its cgroup is the uppermost. A service of systemd and a job of Slurm have
+    theirs further down.
+    """
+    own = CGROUPS
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                own = CGROUPS / path.strip("/")
+    return [own, *(group for group in own.parents if group.is_relative_to(CGROUPS))]
 
 
 def threads() -> int:
@@ -96,16 +114,16 @@ def processor() -> str:
 def free_memory() -> int | None:
     """Return the bytes of memory that are free for this process, None if the system hides them.
 
-    On Linux what is available, also in a container with a limit; elsewhere all memory of the
-    machine.
+    On Linux what is available, also in a container, service or job with a limit; elsewhere all
+    memory of the machine.
     """
     with contextlib.suppress(OSError, ValueError, KeyError):
         free = _table("/proc/meminfo")["MemAvailable:"] * 1024
-        with contextlib.suppress(OSError, ValueError):  # no limit reads as "max"
-            group = Path("/sys/fs/cgroup")
-            limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-            files = _table(group / "memory.stat")  # copies of files count as used, and give way
-            free = min(free, limit - used + files["active_file"] + files["inactive_file"])
+        for group in _groups():
+            with contextlib.suppress(OSError, ValueError, KeyError):  # no limit reads as "max"
+                limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
+                files = _table(group / "memory.stat")  # copies of files count as used, and give way
+                free = min(free, limit - used + files["active_file"] + files["inactive_file"])
         return free
     with contextlib.suppress(OSError, ValueError, AttributeError):  # Windows has no sysconf
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -31,6 +31,7 @@ def test_it_says_that_it_comes_too_late(monkeypatch, refused):
 def test_the_free_memory_is_that_of_the_container(monkeypatch):
     texts = {
         "/proc/meminfo": "MemTotal: 9000 kB\nMemAvailable:    4000 kB\n",
+        "/proc/self/cgroup": "0::/\n",
         "/sys/fs/cgroup/memory.max": "3000000\n",
         "/sys/fs/cgroup/memory.current": "2500000\n",
         "/sys/fs/cgroup/memory.stat": "anon 7\ninactive_file 30000\nactive_file 20000\n",
@@ -39,6 +40,29 @@ def test_the_free_memory_is_that_of_the_container(monkeypatch):
     assert machine.free_memory() == 3000000 - 2500000 + 50000
     texts["/sys/fs/cgroup/memory.max"] = "max\n"
     assert machine.free_memory() == 4000 * 1024
+
+
+def test_the_limits_of_a_service_count_and_those_of_the_groups_above_it(tmp_path, monkeypatch):
+    service = tmp_path / "system.slice" / "pictures.service"
+    service.mkdir(parents=True)
+    lines = "4:memory:/elsewhere\n0::/system.slice/pictures.service\n"
+    real = machine.Path.read_text
+
+    def read_text(path):
+        return lines if str(path) == "/proc/self/cgroup" else real(path)
+
+    monkeypatch.setattr(machine.Path, "read_text", read_text)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert machine.cores() == 8
+    for group, cores in ((service.parent, 6), (service, 3), (tmp_path, 2)):
+        (group / "cpu.max").write_text(f"{cores}00000 100000\n")
+        assert machine.cores() == cores
+    for group, free in ((service.parent, 70_000), (service, 50_000), (tmp_path, 30_000)):
+        (group / "memory.max").write_text("100000\n")
+        (group / "memory.current").write_text(f"{100_000 - free}\n")
+        (group / "memory.stat").write_text("inactive_file 0\nactive_file 500\n")
+        assert machine.free_memory() == free + 500
 
 
 def test_the_free_memory_of_this_machine_is_known():

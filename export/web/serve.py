@@ -71,6 +71,10 @@ def serve(options: argparse.Namespace) -> None:
             contents[f"/litert/{file.relative_to(runtime).as_posix()}"] = file, None
 
     class Handler(http.server.BaseHTTPRequestHandler):
+        def handle(self):
+            with contextlib.suppress(ConnectionError):  # the page was closed or loaded anew
+                super().handle()
+
         def do_GET(self):
             found = contents.get(self.path.partition("?")[0])
             if found is None:
@@ -86,8 +90,7 @@ def serve(options: argparse.Namespace) -> None:
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
             self.send_header("Cache-Control", "no-store")
             self.end_headers()
-            with contextlib.suppress(ConnectionError):  # the page was closed or loaded anew
-                self.wfile.write(data)
+            self.wfile.write(data)
 
         def log_message(self, *arguments):
             pass

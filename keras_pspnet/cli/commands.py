@@ -34,6 +34,7 @@ def train(options) -> None:
     start = read_start(options.start)
     recipe = follow(recipe, start, changes)
     check_run(recipe, writable_folder(options.out), options.resume, start)
+    quiet.check_backend()
     quiet.make_training_repeatable()
     quiet.quiet_datasets(recipe.dataset)
     splits = open_splits(recipe, options.data_dir)

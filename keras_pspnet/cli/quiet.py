@@ -29,7 +29,7 @@ def quiet_tensorflow() -> None:
     Raises:
         UserError: TensorFlow is half-installed, or Keras's backend is not there.
     """
-    _check_backend()
+    check_backend()
     with quiet_stderr():
         import tensorflow
 
@@ -41,8 +41,12 @@ def quiet_tensorflow() -> None:
             ) from error
 
 
-def _check_backend() -> None:
-    """Check that the backend which Keras will import is there; it raises a traceback if not."""
+def check_backend() -> None:
+    """Check that the backend which Keras will import is there; it raises a traceback if not.
+
+    Raises:
+        UserError: it is not installed, or no backend of this package.
+    """
     name, where = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
     if not name:
         home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import json
 import threading
 import weakref
@@ -125,6 +126,7 @@ def load_model(path, *, threads=None):
         "tflite": lambda: _tflite(path, threads),
         "onnx": lambda: _onnx(path, threads),
     }
+    gc.collect()  # earlier networks are reference cycles, larger than Python's collector knows
     try:
         return readers[kind]()
     except UserError:

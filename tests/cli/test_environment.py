@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import pytest
+from shell import COMMAND, call
 
 import keras_pspnet
 from keras_pspnet import cli
@@ -85,6 +86,13 @@ def test_a_backend_that_is_not_there_is_one_line(
     line = capsys.readouterr().err
     assert f"Keras's backend is {backend} (" in line and where in line and said in line
     assert line.endswith("set KERAS_BACKEND=tensorflow\n") and not out.exists()
+
+
+def test_a_new_training_asks_for_the_backend_before_it_imports_keras(tmp_path):
+    command = [*COMMAND, "train", "scenes_tiny", "--out", tmp_path / "run"]
+    done = call(*command, env={**os.environ, "KERAS_BACKEND": "nonsense"})
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert "Keras's backend is nonsense (KERAS_BACKEND)" in done.stderr
 
 
 @pytest.mark.parametrize("end", ["done", "terminated", "hung up"])

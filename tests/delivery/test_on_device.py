@@ -1,13 +1,21 @@
 """The parts of export/on_device/segment.py, export/benchmark.py and export/web/serve.py."""
 
+import argparse
 import hashlib
+import http.server
 import importlib.util
 import io
+import json
 import multiprocessing
+import queue
+import socket
+import struct
 import sys
 import tarfile
 import threading
 import time
+import types
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +25,7 @@ from shell import call
 
 from keras_pspnet import images
 from keras_pspnet.files import unique_stems
+from keras_pspnet.labels import LabelSet
 
 EXPORT = Path(__file__).parents[2] / "export"
 
@@ -195,3 +204,31 @@ def test_what_was_not_published_is_not_kept(serve, refused, tmp_path, trouble, s
         file.write_bytes(b"other") if trouble == "other" else file.unlink()
     assert says in refused(serve.runtime_folder)
     assert not serve.CACHE.exists() or not list(serve.CACHE.iterdir())
+
+
+def test_a_page_that_is_closed_before_its_answer_is_no_error(serve, tmp_path, monkeypatch, capsys):
+    class Server(http.server.ThreadingHTTPServer):
+        daemon_threads = False  # its end waits for every answer
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            opened.put(self)
+
+    opened = queue.Queue()
+    described = types.SimpleNamespace(size=(4, 4), output="classes", labels=LabelSet(("a", "b")))
+    monkeypatch.setattr(serve, "check_model", lambda *_: "tflite")
+    monkeypatch.setattr(serve, "load_model", lambda _: described)
+    monkeypatch.setattr(serve.http.server, "ThreadingHTTPServer", Server)
+    options = argparse.Namespace(file=tmp_path / "a.tflite", port=0)
+    running = threading.Thread(target=serve.serve, args=(options,))
+    running.start()
+    server = opened.get(timeout=60)
+    page = socket.create_connection(server.server_address)
+    page.sendall(b"GET /")
+    page.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    page.close()  # is a reset, not an end
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/model.json") as answer:
+        assert json.load(answer)["size"] == [4, 4]
+    server.shutdown()
+    running.join()
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,7 +1,9 @@
 """Where `load_model` finds a model."""
 
+import gc
 import json
 import shutil
+import weakref
 import zipfile
 
 import keras
@@ -43,6 +45,21 @@ def test_a_saved_model_stays_one_whatever_stands_in_its_folder(folder, tmp_path)
     assert check_model(tmp_path) == "keras"
     (tmp_path / "saved_model.pb").touch()
     assert check_model(tmp_path) == "saved_model"
+
+
+def test_a_reload_frees_the_model_before(folder):
+    file = folder / "run" / "best.keras"
+    gc.disable()  # it would run at some moment or other
+    try:
+        model = load_model(file)
+        keras_pspnet.segment(model, np.zeros((60, 50, 3), np.uint8))
+        before = weakref.ref(model)
+        del model
+        assert before() is not None  # a network is not freed by itself
+        load_model(file)
+        assert before() is None
+    finally:
+        gc.enable()
 
 
 def test_messages_name_the_run_folder(folder, refused, tmp_path):

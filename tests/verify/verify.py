@@ -1,4 +1,4 @@
-"""The thorough tier: kills, full disks, clean installs, other backends, runtimes and networks.
+"""The thorough tier: kills, full disks, memory, clean installs, other backends and runtimes.
 
     make verify                      what has not passed yet for this state of the code
     python tests/verify/verify.py NAME ...  these checks, whether they have passed or not
@@ -21,6 +21,7 @@ from verify_jax import jax
 from verify_kills import full_disk, killed_and_resumed, killed_export, same_bits
 from verify_networks import converted, foreign_backbones
 from verify_report import report_in_a_browser
+from verify_soak import soak
 from verify_spread import killed_processes, several_devices
 from verify_threads import eight_threads
 
@@ -33,6 +34,7 @@ CHECKS = (
     same_bits,
     killed_and_resumed,
     eight_threads,
+    soak,
     report_in_a_browser,
     jax,
     several_devices,

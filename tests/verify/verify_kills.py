@@ -13,59 +13,93 @@ import time
 from shell import COMMAND, ROOT, call, digest, resumed_at, run
 
 KILLS = 20
+TRAIN = [*COMMAND, "train", "scenes_tiny"]
 
 
 def killed_and_resumed(folder):
     """A run killed with SIGKILL at random moments ends with the bits of one that was not.
 
-    Every third time two trainings contend for the folder: one of them is refused in one line.
+    Every third time two trainings contend for the folder: one of them is refused in one line. Every
+    fourth time the kill comes while a checkpoint is written. Once the disk is full in between.
     """
     start = time.monotonic()
-    run(*COMMAND, "train", "scenes_tiny", "--out", folder / "whole")
+    run(*TRAIN, "--out", folder / "whole")
     seconds = time.monotonic() - start
-    command = [*COMMAND, "train", "scenes_tiny", "--out", folder / "killed", "--resume"]
-    checkpoint, steps = folder / "killed" / "last.keras", []
-    chance = random.Random(time.time_ns())
-    refusals, temporary = 0, folder / "tmp"
+    killed, temporary = folder / "killed", folder / "tmp"
     temporary.mkdir()
-    environment = {**os.environ, "TMPDIR": str(temporary)}
+    command = [*TRAIN, "--out", killed, "--resume"]
+    options = {"env": {**os.environ, "TMPDIR": str(temporary)}, "text": True}
+    options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    chance = random.Random(time.time_ns())
+    steps, refusals, within_checkpoints = [], 0, 0
     for kill in range(KILLS):
-        before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        pipes["env"] = environment
-        rivals = [subprocess.Popen(command, **pipes) for _ in range(1 + (kill % 3 == 2))]
+        if kill == KILLS // 2:
+            _disk_becomes_full(command, options, killed)
+        seen = _checkpoints(killed)
+        rivals = [subprocess.Popen(command, **options) for _ in range(1 + (kill % 3 == 2))]
         if kill < 2:  # early: while TensorFlow is imported, the model built, the folder made
             time.sleep(chance.uniform(0.1, 12))
-        else:  # some moment after a new checkpoint, often in the middle of the next one
-            while any(process.poll() is None for process in rivals):
-                if checkpoint.exists() and checkpoint.stat().st_mtime_ns != before:
-                    break
-                time.sleep(0.02)
-            time.sleep(chance.uniform(0, 3))
+        else:  # some moment after a new checkpoint, or while one is written
+            _wait(rivals, _checkpoints, killed, seen)
+            time.sleep(chance.uniform(0, seconds / KILLS / 2))
+            if kill % 4 == 3:
+                _wait(rivals, _half_written, killed, False)
+                time.sleep(chance.uniform(0, 0.2))
         for process in rivals:
-            process.send_signal(signal.SIGKILL)
-            out, err = process.communicate()
+            process.kill()
+        ends = [(*process.communicate(), process.returncode) for process in rivals]
+        assert -signal.SIGKILL in [code for _, _, code in ends], f"ended before kill {kill}: {ends}"
+        within_checkpoints += _half_written(killed)
+        for out, err, code in ends:
             steps += resumed_at(out)
-            if process.returncode == 2:
+            if code == 2:
                 assert err.count("\n") == 1 and "uses this folder" in err, err
                 refusals += 1
-    steps += resumed_at(run(*command, env=environment))
+    steps += resumed_at(run(*command, env=options["env"]))
     assert refusals, "no two trainings met"
+    assert within_checkpoints, "no kill while a checkpoint was written"
     assert len(set(steps)) > KILLS // 3, steps
     for name in ("last.keras", "best.keras", "history.csv"):
-        assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
-    left = [path.name for path in (folder / "killed").iterdir() if path.name.startswith(".")]
+        assert digest(killed / name) == digest(folder / "whole" / name), name
+    left = [path.name for path in killed.iterdir() if path.name.startswith(".")]
+    left += temporary.iterdir()
     assert not left, left
-    left = list(temporary.iterdir())
-    assert not left, left
-    counts = {"kills": KILLS, "refusals": refusals, "uninterrupted_seconds": round(seconds)}
+    counts = {"kills": KILLS, "while_a_checkpoint_was_written": within_checkpoints}
+    counts |= {"refusals": refusals, "uninterrupted_seconds": round(seconds)}
     return {**counts, "resumed_at_steps": steps}
+
+
+def _disk_becomes_full(command, options, folder):
+    """A training whose disk becomes full ends in one line, and keeps its last checkpoint."""
+    seen = _checkpoints(folder)
+    with subprocess.Popen(command, **options) as process:
+        _wait([process], _checkpoints, folder, seen)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (200_000, 200_000))
+        said = process.communicate()[1]
+    assert process.returncode == 2 and said.count("\n") == 1, said
+    assert "last.keras: cannot be written" in said or "best.keras: cannot be written" in said, said
+    assert not _half_written(folder)
+
+
+def _wait(processes, state, folder, before):
+    """Wait until the state of a folder is another, or no process runs any more."""
+    while state(folder) == before and any(process.poll() is None for process in processes):
+        time.sleep(0.02)
+
+
+def _checkpoints(folder):
+    """Return what changes with each last.keras."""
+    return [path.stat().st_mtime_ns for path in folder.glob("last.keras")]
+
+
+def _half_written(folder):
+    return any(folder.glob(".*.keras.*.partial*"))
 
 
 def killed_export(folder):
     """An export that is killed leaves no file of a format behind, and the next one succeeds."""
     settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=4", "val_images=1"]
-    train = [*COMMAND, "train", "scenes_tiny", "--out", folder / "run", "--set", *settings]
+    train = [*TRAIN, "--out", folder / "run", "--set", *settings]
     run(*train, "epochs=1")
     command = [*COMMAND, "export", folder / "run" / "last.keras", "--out", folder / "out"]
     with subprocess.Popen(
@@ -100,7 +134,7 @@ def full_disk(folder):
     """Where a file cannot be written whole: one line, exit code 2, what was there stays."""
     settings = ["crop=49,49", "channels=8", "batch_size=4", "train_images=8", "val_images=2"]
     settings += ["checkpoint_seconds=0", "epochs=2"]
-    train = [*COMMAND, "train", "scenes_tiny", "--out", folder / "run", "--set", *settings]
+    train = [*TRAIN, "--out", folder / "run", "--set", *settings]
     refused(train, limit=200_000)
     assert not (folder / "run" / "last.keras").exists()
     shutil.rmtree(folder / "run", ignore_errors=True)
