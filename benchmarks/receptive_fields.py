@@ -141,7 +141,8 @@ def draw_fields(fields) -> Figure:
                 side = found["sizes"][key]
                 corner = (-side / 2, -side / 2)
                 panel.add_patch(Rectangle(corner, side, side, fill=False, ec="w", ls=style))
-            panel.set(title=f"{layer}, {variant}", xticks=(-92, 0, 92), yticks=(-92, 0, 92))
+            panel.set(title=layer, xticks=(-92, 0, 92), yticks=(-92, 0, 92))
+        row[0].set_ylabel(variant)
     figure.colorbar(image, ax=panels, label="share of the change, percent", shrink=0.7)
     figure.suptitle(
         "What changes a unit, by pixels from it. Solid box: 90 % of the change; dashed: the "
@@ -163,7 +164,7 @@ def draw_pixels(models, pixels) -> Figure:
         depth = ndimage.distance_transform_edt(np.pad(mask == label, 1))[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), mask.shape)
         row[0].imshow(image)
-        row[0].set_title(f"the cross is on {name}")
+        row[0].set_title(f"{name} at the cross")
         for panel, (variant, model) in zip(row[1:], models.items()):
             before, *after = (
                 softmax(model.predict_on_batch(batch)["main"][:, y, x])[:, label]
