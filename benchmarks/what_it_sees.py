@@ -2,8 +2,8 @@
 
     python benchmarks/what_it_sees.py [--out runs/ablations]
 
-The networks are those that ablations.py has trained, of all seeds that it has finished; if there are
-none, those of the first seed are trained.
+The networks are those that ablations.py has trained, of each seed that has both; without any, those
+of the first seed are trained.
 
 The empirical receptive field is that of Zhou et al., Object Detectors Emerge in Deep Scene CNNs
 (ICLR 2015), section 3.2. A patch of noise is laid over one place of a picture after the other. What
