@@ -216,11 +216,12 @@ def failure(kind: str, name: str, ids, holds) -> str | None:
 def example(image, masks, place) -> list[np.ndarray]:
     """Draw a scene and masks of it, with a box around a place."""
     rows, columns = (np.flatnonzero(place.any(axis)) for axis in (1, 0))
-    box = columns[0] - 3, rows[0] - 3, columns[-1] + 3, rows[-1] + 3
+    first = (max(columns[0] - 3, 0), max(rows[0] - 3, 0))
+    last = (min(columns[-1] + 3, place.shape[1] - 1), min(rows[-1] + 3, place.shape[0] - 1))
     pictures = [image, *(visualize.colorize(mask, scenes.LABELS) for mask in masks)]
     for number, picture in enumerate(pictures):
         drawn = Image.fromarray(picture)
-        ImageDraw.Draw(drawn).rectangle(box, outline="white", width=2)
+        ImageDraw.Draw(drawn).rectangle([first, last], outline="white", width=2)
         pictures[number] = np.asarray(drawn)
     return pictures
 
