@@ -33,9 +33,11 @@ bench: $(READY)
 	$(BIN)/python benchmarks/peers/training.py
 	$(BIN)/python benchmarks/readme_table.py
 
-# The paper's tables, in about an hour and a half; CAMVID=DIR adds those on CamVid.
+# The paper's tables, in about an hour and a half; CAMVID=DIR adds those on CamVid. Then what networks
+# of these trainings see.
 ablations: $(READY)
 	$(BIN)/python benchmarks/ablations.py $(if $(CAMVID),--camvid $(CAMVID))
+	$(BIN)/python benchmarks/what_it_sees.py
 
 # Their pictures and numbers are kept: executed in place, one after the other, since they measure.
 notebooks: $(READY)

@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md and the five figures of README.md from benchmarks/results/.
+"""Write the tables of the docs and the five figures of README.md from benchmarks/results/.
 
     python benchmarks/readme_table.py [--check]
 
@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 VARIANTS = ("with the pyramid", "without (bins=())")
 PICTURES = ("demo_overview.png", "pyramid.png", "camvid_samples.jpg", "camvid_curves.png")
+PICTURES += ("receptive_field.png", "one_pixel.png", "failures.png")
 
 
 def read(name):
@@ -203,9 +204,43 @@ def _cost(case, which="") -> str:
     return f"{seconds:.1f} s, {held:.2f} GiB"
 
 
+def receptive_field():
+    """Return Markdown lines: the sides of receptive fields."""
+    columns = ("theoretical_side", "side_with_half", "side_with_nine_tenths")
+    lines = ["| pixels | theoretical | half of the change | nine tenths |", "|---|---:|---:|---:|"]
+    for layer, variants in read("what_it_sees")["receptive_field"]["layers"].items():
+        for variant, sizes in variants.items():
+            cells = (str(sizes[column]) for column in columns)
+            lines.append(f"| {layer}, {variant} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def failures():
+    """Return Markdown lines: the failures of each kind, and what was taken for what."""
+    result = read("what_it_sees")
+    kinds, seeds = result["failures"]["kinds"], len(result["networks"]["seeds"])
+    variants = [name for name in next(iter(kinds.values())) if name != "cases"]
+    lines = ["| share of the cases that fail | cases | " + " | ".join(variants) + " |"]
+    lines.append("|---|---:|" + "---:|" * len(variants))
+    for kind, found in kinds.items():
+        cells = []
+        for variant in variants:
+            share, spread = (100 * found[variant][key] for key in ("share", "share_std"))
+            cells.append(f"{share:.1f} ± {spread:.1f} %" if seeds > 1 else f"{share:.1f} %")
+        lines.append(f"| {kind} | {found['cases']} | " + " | ".join(cells) + " |")
+    lines += ["", "The most frequent answers of one network, in cases:", ""]
+    for kind, found in kinds.items():
+        for variant in variants:
+            answers = found[variant]["answers_of_one_network"].items()
+            listed = ", ".join(f"{answer} {number:.0f}" for answer, number in answers)
+            lines.append(f"- {kind}, {variant}: {listed or 'none'}.")
+    return lines
+
+
 BLOCKS = {
     "README.md": [figures],
     "docs/results.md": [scenes, camvid, peers, mobile, pictures],
+    "docs/what-it-sees.md": [receptive_field, failures],
 }
 
 

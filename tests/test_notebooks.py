@@ -25,6 +25,11 @@ SMALL = {
         'SETTINGS = {"epochs": 1, "train_images": 16, "val_images": 8, "crop": (65, 65)}\n'
         "PICTURES = 2"
     ),
+    "04_paper": (
+        'BACKBONE = "resnet14_narrow"\n'
+        'SETTINGS = {"epochs": 1, "train_images": 4, "val_images": 2, "batch_size": 2, '
+        '"crop": (49, 49), "channels": 8}'
+    ),
 }
 
 
