@@ -10,11 +10,12 @@ from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
 from keras_pspnet.progress import Meter, clock
-from keras_pspnet.train import checkpoint
+from keras_pspnet.train import checkpoint, estimate
 from keras_pspnet.train.accumulate import in_parts
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
 from keras_pspnet.train.devices import Devices
+from keras_pspnet.train.estimate import FINE_COST
 from keras_pspnet.train.history import SCORE, write_history
 from keras_pspnet.train.picture_check import PictureCheck
 from keras_pspnet.train.pictures import draw
@@ -25,10 +26,6 @@ from keras_pspnet.train.start import Start
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
-
-FINE_COST = 2.6
-"""Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
-affects the estimate of the time left."""
 
 
 class Run:
@@ -65,7 +62,8 @@ class Run:
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
         self.steps_per_epoch = len(train) // recipe.step_size
-        self.steps = self.steps_per_epoch * recipe.epochs
+        self.epochs, self.coarse_epochs = recipe.lengths(len(train))
+        self.steps = self.steps_per_epoch * self.epochs
         self.last = out / "last.keras"
 
     def begin(self, pixels, resume: bool, goes_on: bool) -> None:
@@ -97,9 +95,11 @@ class Run:
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
             if self.start:
                 print(self.start.kept(labels), flush=True)
+            lengths = (len(self.train_source), len(self.val_source))
+            print(estimate.line(self.recipe, *lengths, self.group.on_cpu), flush=True)
         if resume:
             anew = "" if goes_on else f"; {self.out} holds no run to go on with"
-            anew = "; a callback ended the run there" if self.state.get("stopped") else anew
+            anew = "; the run ended there" if self.state.get("stopped") else anew
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
 
     def train(self) -> keras.Model:
@@ -107,7 +107,7 @@ class Run:
         start = self.drawn = time.monotonic()
         meter = Meter("training step", self.steps, self.state["step"], self._cost)
         try:
-            self.users.begin(self.model, self.steps_per_epoch, self.recipe.epochs)
+            self.users.begin(self.model, self.steps_per_epoch, self.epochs)
             while self.state["step"] < self.steps and not self.state.get("stopped"):
                 with self.group.scope():
                     self._epoch(meter)
@@ -170,7 +170,10 @@ class Run:
             "history": [*self.state["history"], row],
             "best": row[SCORE] if improved else best,
         }
-        if self.model.stop_training:
+        stopped = "a callback ended the training" if self.model.stop_training else None
+        if not stopped and steps.step < self.steps and self._is_out_of_patience():
+            stopped = f"no better score in {recipe.patience} epochs (patience): the training ends"
+        if stopped:
             self.state["stopped"] = True
         # best.keras first: a run killed between the two repeats the end of this epoch.
         if improved and self.group.writes:
@@ -179,19 +182,25 @@ class Run:
             checkpoint.save(self.model, self.last, self.state)
             write_history(self.out / "history.csv", self.state["history"])
         meter.say(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
+            f"epoch {epoch + 1}/{self.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
         )
-        if self.model.stop_training:
-            meter.say(f"a callback ended the training at step {steps.step} of {self.steps}")
+        if stopped:
+            meter.say(f"{stopped} at step {steps.step} of {self.steps}")
 
     def _cost(self, step: int) -> float:
-        """Return the cost of the first `step` steps, in coarse steps."""
-        coarse = min(step, self.recipe.coarse_epochs * self.steps_per_epoch)
+        """Return the cost of the first `step` steps, in coarse steps, to estimate the time left."""
+        coarse = min(step, self.coarse_epochs * self.steps_per_epoch)
         return coarse + FINE_COST * (step - coarse)
 
+    def _is_out_of_patience(self) -> bool:
+        scores = [row[SCORE] for row in self.state["history"][self.coarse_epochs :]]
+        if self.recipe.patience is None or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= self.recipe.patience
+
     def _is_coarse(self, epoch: int) -> bool:
-        return epoch < self.recipe.coarse_epochs
+        return epoch < self.coarse_epochs
 
     def _validation(self):
         recipe = self.recipe

@@ -63,6 +63,11 @@ class Recipe:
         accumulate: number of batches whose gradients make one step, for less memory.
         precision: what most layers compute in; weights, batch statistics and losses stay float32.
         epochs: how often each training picture is seen.
+        least_steps: number of steps that a training has at least: with few pictures it has more
+            epochs, coarse ones in proportion.
+        patience: number of epochs without a better score on the validation pictures after which the
+            training ends, as Keras's EarlyStopping; coarse epochs do not count. none ends no
+            training early.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
         freeze: backbone keeps the weights of the backbone, and the statistics of its batch norms,
@@ -112,6 +117,8 @@ class Recipe:
     accumulate: int = _number(1, 1, 1000)
     precision: str = _choice("float32", "bfloat16", "float16")
     epochs: int = _number(100, 1, 10**6)
+    least_steps: int = _number(0, 0, 10**9)
+    patience: int | None = _number(None, 1, 10**6)
     coarse_epochs: int = _number(0, 0, 10**6)
     freeze: str | None = _choice(None, "backbone")
     learning_rate: float = _number(0.01, 1e-12, 1e6)
@@ -160,6 +167,12 @@ class Recipe:
     def dtype_policy(self) -> str:
         """The name of the Keras dtype policy of the network."""
         return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
+
+    def lengths(self, train_images: int) -> tuple[int, int]:
+        """Return the number of epochs, and of the coarse ones among them, for so many pictures."""
+        steps = max(train_images // self.step_size, 1)
+        epochs = max(self.epochs, -(-self.least_steps // steps))
+        return epochs, epochs * self.coarse_epochs // self.epochs
 
     def to_config(self) -> dict:
         """Return the fields as JSON values, as in recipe.json."""
