@@ -39,7 +39,16 @@ WITHOUT_TENSORFLOW = {
     "scoring": None,
     "inference": None,
     "cli": {"demo"},
-    "train": {"run", "loop", "build", "accumulate", "checkpoint", "callbacks", "devices"},
+    "train": {
+        "run",
+        "loop",
+        "build",
+        "accumulate",
+        "scored_weights",
+        "checkpoint",
+        "callbacks",
+        "devices",
+    },
     "data": {"pipeline", "augment", "augment_window"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }

@@ -68,6 +68,14 @@ def normalization_of(backbone) -> tuple:
     return NORMALIZATION["resnet50" if isinstance(backbone, ResNet) else backbone]
 
 
+def fine_layer(backbone) -> str:
+    """Return the name of the last layer of a named backbone, or a ResNet, at stride 4."""
+    config = backbone if isinstance(backbone, ResNet) else RESNETS.get(backbone)
+    if config is not None:
+        return f"layer1_{config.blocks[0] - 1}_relu3"
+    return "blocks_2_add" if backbone == LITE0 else "block_2_add"
+
+
 def to_config(backbone) -> str | dict | None:
     """Return what a model keeps of its backbone, as JSON values.
 

@@ -21,6 +21,7 @@ from keras_pspnet.train.picture_check import PictureCheck
 from keras_pspnet.train.pictures import draw
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.run_folder import this_machine
+from keras_pspnet.train.scored_weights import ScoredWeights
 from keras_pspnet.train.splits import sees_crops
 from keras_pspnet.train.start import Start
 
@@ -65,6 +66,7 @@ class Run:
         self.epochs, self.coarse_epochs = recipe.lengths(len(train))
         self.steps = self.steps_per_epoch * self.epochs
         self.last = out / "last.keras"
+        self.scored = ScoredWeights(recipe)
 
     def begin(self, pixels, resume: bool, goes_on: bool) -> None:
         """Load model and state from `last.keras`, or make them.
@@ -136,17 +138,7 @@ class Run:
             self.model = self.group.built(at_full_resolution(self.model, recipe))
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
-        batches = pipeline.training_steps(
-            self.train_source,
-            first,
-            end,
-            crop=recipe.crop,
-            batch_size=recipe.step_size,
-            augmentation=self.augmentation,
-            seed=recipe.seed,
-            resize_to_crop=recipe.resize_to_crop,
-            part=self.group.part,
-        )
+        batches = self._batches(first, end, recipe.step_size)
         in_parts(self.model, recipe.accumulate)
         steps = StepCallback(self, end, meter)
         self.users.first = first % self.steps_per_epoch
@@ -178,6 +170,8 @@ class Run:
         # best.keras first: a run killed between the two repeats the end of this epoch.
         if improved and self.group.writes:
             checkpoint.save(self.model, self.out / "best.keras", self.state)
+        if steps.step < self.steps and not stopped:
+            self.scored.give_back()
         if self.group.writes:
             checkpoint.save(self.model, self.last, self.state)
             write_history(self.out / "history.csv", self.state["history"])
@@ -207,6 +201,26 @@ class Run:
         return pipeline.validation(
             self.val_source, recipe.crop, recipe.batch_size, recipe.resize_to_crop, self.group.part
         )
+
+    def _batches(self, first: int, end: int, batch_size: int):
+        recipe = self.recipe
+        return pipeline.training_steps(
+            self.train_source,
+            first,
+            end,
+            crop=recipe.crop,
+            batch_size=batch_size,
+            augmentation=self.augmentation,
+            seed=recipe.seed,
+            resize_to_crop=recipe.resize_to_crop,
+            part=self.group.part,
+        )
+
+    def take_scored_weights(self, model, step: int) -> None:
+        """Put the weights that are scored after a step into the model, see `ScoredWeights`."""
+        end, number = step * self.recipe.accumulate, self.recipe.norm_batches
+        batches = self._batches(max(end - number, 0), end, self.recipe.batch_size) if number else ()
+        self.scored.take(model, (images for images, _ in batches))
 
     def save_step(self, step: int) -> None:
         """Write a checkpoint within an epoch."""

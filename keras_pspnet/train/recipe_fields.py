@@ -15,7 +15,8 @@ from keras_pspnet.errors import UserError
 BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
 """network.backbones.NAMES; importing them would import Keras."""
 
-NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "dropout", "align_corners"]
+NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "detail", "dropout"]
+NETWORK_FIELDS += ["align_corners"]
 """The fields that say what the network is like behind its backbone."""
 
 IN_WORDS = {"tuple[int, int]": "two whole numbers", "tuple[int, ...]": "whole numbers"}
@@ -51,6 +52,8 @@ class Recipe:
         pooling: how the pyramid pools.
         reduce_channels: true puts a 1x1 convolution into each branch of the pyramid.
         channels: width of the main head.
+        detail: width of a branch at stride 4 for thin things, which the paper has not; 0 builds
+            none.
         dropout: share of the feature maps dropped before each classifier.
         align_corners: true upsamples with the corner pixels aligned, as the authors do.
         crop: height and width of the training and validation pictures, in pixels.
@@ -76,6 +79,10 @@ class Recipe:
         head_multiplier: factor of the learning rate outside the backbone.
         momentum: momentum of SGD.
         decay: L2 weight decay, added to the gradient.
+        ema: momentum of the moving average of the weights (Keras's ema_momentum) that is scored
+            after each epoch and kept in best.keras; 0 keeps none.
+        norm_batches: number of training batches on which batch norm's statistics are taken anew for
+            what is scored; 0 takes the moving ones.
         aux_weight: weight of the auxiliary loss (paper, table 2: 0.4 is best).
         resize_to_crop: true resizes each picture to the crop before augmentation, as evaluation
             does, for pictures of many sizes; false takes pictures at their own size.
@@ -106,6 +113,7 @@ class Recipe:
     pooling: str = _choice("average", "max")
     reduce_channels: bool = True
     channels: int = _number(512, 2, 100_000)
+    detail: int = _number(0, 0, 100_000)
     dropout: float = _number(0.1, 0, 0.99)
     align_corners: bool = True
     crop: tuple[int, int] = _number((473, 473), 17, 100_000)
@@ -125,6 +133,8 @@ class Recipe:
     head_multiplier: float = _number(10.0, 1e-6, 1e6)
     momentum: float = _number(0.9, 0, 0.9999)
     decay: float = _number(1e-4, 0, 1)
+    ema: float = _number(0.0, 0, 0.999999)
+    norm_batches: int = _number(0, 0, 10**6)
     aux_weight: float = _number(0.4, 0, 1e6)
     resize_to_crop: bool = False
     scales: tuple[float, float] = _number((0.5, 2.0), 0.01, 100)
@@ -155,6 +165,11 @@ class Recipe:
             )
         if self.coarse_epochs and self.output_stride == 32:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
+        if self.ema and not self.norm_batches:
+            raise UserError(
+                f"recipe: ema={self.ema} needs norm_batches, as 16: batch norm's moving statistics "
+                "are not those of averaged weights"
+            )
         if self.scales[0] > self.scales[1]:
             raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
 

@@ -66,7 +66,8 @@ def fit(
             with the same bits if the same seed gives the same result.
 
     Returns:
-        The model after the last step; after EarlyStopping(restore_best_weights=True) what that
+        The model after the last step, with the weights that are scored (fields `ema` and
+        `norm_batches`); after EarlyStopping(restore_best_weights=True) what that
         restored. Of a finished run that is resumed, what last.keras holds: the last step. After a
         training on several devices a copy for one.
 
@@ -84,6 +85,11 @@ def fit(
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
     group = open_devices(devices, recipe.batch_size)
+    if recipe.norm_batches and group.number > 1:
+        raise UserError(
+            f"recipe: norm_batches={recipe.norm_batches} on {group.number} devices; expected one "
+            "device, or norm_batches=0 ema=0"
+        )
     watch = group.watch()
     try:
         # The processes of one training are one owner.

@@ -130,7 +130,8 @@ def follow(recipe: Recipe, start: Start | None, given=()) -> Recipe:
             f"{start.name}: its network stands on a keras.Model and keeps its output stride; set "
             f"output_stride={stride} coarse_epochs=0"
         )
-    fields = {name: start.plan[name] for name in NETWORK_FIELDS if start.plan[name] is not None}
+    plan = {"detail": 0, **start.plan}  # files of earlier versions have no such branch
+    fields = {name: plan[name] for name in NETWORK_FIELDS if plan[name] is not None}
     fields["backbone"] = backbone if isinstance(backbone, str) else None
     followed = recipe.change(**fields, backbone_weights=None)
     for name in (*fields, "backbone_weights"):
