@@ -49,7 +49,7 @@ WITHOUT_TENSORFLOW = {
         "callbacks",
         "devices",
     },
-    "data": {"pipeline", "augment", "augment_window"},
+    "data": {"pipeline", "augment", "augment_window", "copy_paste"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }
 

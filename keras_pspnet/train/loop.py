@@ -7,8 +7,11 @@ import keras
 
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.data.copy_paste import CopyPaste, rare_classes
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
+from keras_pspnet.network.distillation import distil
+from keras_pspnet.network.transfer import with_classes
 from keras_pspnet.progress import Meter, clock
 from keras_pspnet.train import checkpoint, estimate
 from keras_pspnet.train.accumulate import in_parts
@@ -41,6 +44,7 @@ class Run:
         users: the user's callbacks.
         group: the devices.
         augmentation: see `fit`.
+        teacher: the network to learn from, or None.
     """
 
     def __init__(
@@ -55,10 +59,11 @@ class Run:
         users: UserCallbacks,
         group: Devices,
         augmentation=None,
+        teacher: Start | None = None,
     ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
         self.data, self.check, self.start, self.users = data, check, start, users
-        self.group = group
+        self.group, self.teacher = group, teacher
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
@@ -66,7 +71,7 @@ class Run:
         self.epochs, self.coarse_epochs = recipe.lengths(len(train))
         self.steps = self.steps_per_epoch * self.epochs
         self.last = out / "last.keras"
-        self.scored = ScoredWeights(recipe)
+        self.scored, self.paste = ScoredWeights(recipe), None
 
     def begin(self, pixels, resume: bool, goes_on: bool) -> None:
         """Load model and state from `last.keras`, or make them.
@@ -76,6 +81,13 @@ class Run:
             resume: whether the run may be resumed.
             goes_on: whether there is one to resume, see `run_folder.is_resumable`.
         """
+        if self.recipe.copy_paste:
+            share, pictures = self.recipe.copy_paste, len(self.train_source)
+            self.paste = CopyPaste(share, rare_classes(pixels), pictures)
+        if self.teacher:
+            labels, size = self.train_source.labels, (*self.recipe.crop, 3)
+            network = with_classes(self.teacher.load(), labels, input_shape=size, aux=False)
+            self.teacher_network = network
         # A resumed run too: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
         if goes_on:
@@ -87,6 +99,7 @@ class Run:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
             self.state |= {"start": self.start and self.start.sha256, "machine": this_machine()}
+            self.state |= {"teacher": self.teacher.sha256} if self.teacher else {}
             labels, coarse = self.train_source.labels, self.state["coarse"]
             start = self.start and self.start.load()
             try:
@@ -97,6 +110,8 @@ class Run:
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
             if self.start:
                 print(self.start.kept(labels), flush=True)
+            if self.teacher:
+                print(f"learning from {self.teacher.name} too", flush=True)
             lengths = (len(self.train_source), len(self.val_source))
             print(estimate.line(self.recipe, *lengths, self.group.on_cpu), flush=True)
         if resume:
@@ -140,6 +155,8 @@ class Run:
         end = (epoch + 1) * self.steps_per_epoch
         batches = self._batches(first, end, recipe.step_size)
         in_parts(self.model, recipe.accumulate)
+        if self.teacher:
+            distil(self.model, self.teacher_network)
         steps = StepCallback(self, end, meter)
         self.users.first = first % self.steps_per_epoch
         history = self.model.fit(
@@ -213,6 +230,7 @@ class Run:
             augmentation=self.augmentation,
             seed=recipe.seed,
             resize_to_crop=recipe.resize_to_crop,
+            paste=self.paste,
             part=self.group.part,
         )
 

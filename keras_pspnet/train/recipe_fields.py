@@ -12,7 +12,8 @@ import typing
 
 from keras_pspnet.errors import UserError
 
-BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
+BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow"
+BACKBONES += " efficientnet_lite0 efficientnet_lite2 mobilenet_v2"
 """network.backbones.NAMES; importing them would import Keras."""
 
 NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "detail", "dropout"]
@@ -90,6 +91,8 @@ class Recipe:
         rotation: greatest angle of the augmentation, in degrees.
         blur_share: probability of a blur in the augmentation.
         color: greatest change of brightness, contrast and saturation in the augmentation.
+        copy_paste: probability that the things of rare classes in another training picture are
+            pasted into one.
         class_weights: true weighs classes by the square root of median frequency / frequency.
         jaccard: weight of the soft Jaccard loss in the main loss.
         dice: weight of the soft Dice loss in the main loss.
@@ -141,6 +144,7 @@ class Recipe:
     rotation: float = _number(10.0, 0, 180)
     blur_share: float = _number(0.5, 0, 1)
     color: float = _number(0.0, 0, 0.99)
+    copy_paste: float = _number(0.0, 0, 1)
     class_weights: bool = False
     jaccard: float = _number(0.0, 0, 1e6)
     dice: float = _number(0.0, 0, 1e6)

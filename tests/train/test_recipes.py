@@ -42,6 +42,8 @@ WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "coarse_epochs=-1": "coarse_epochs",
     "ema=0.9": "ema=0.9 needs norm_batches, as 16",
     "ema=1 norm_batches=8": "ema=1; expected float from 0 to 0.999999",
+    "copy_paste=1.1": "copy_paste=1.1; expected float from 0 to 1",
+    "detail=-1": "detail=-1; expected int from 0",
     "patience=0": "patience=0; expected int | None from 1 to 1000000",
     "least_steps=-1": "least_steps=-1; expected int from 0",
     "coarse_epochs=1.5": "expected int",
