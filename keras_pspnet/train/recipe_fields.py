@@ -203,7 +203,8 @@ class Recipe:
     def change(self, /, **changes) -> Recipe:
         """Return a copy with other values in some fields.
 
-        If `epochs` changes and `coarse_epochs` is not given, the share of coarse epochs is kept.
+        If `epochs` changes, the share of coarse epochs is kept unless `coarse_epochs` is given, and
+        so many epochs it is, however few the pictures, unless `least_steps` is given.
 
         Raises:
             UserError: no such field, or a value that the field does not take.
@@ -215,6 +216,8 @@ class Recipe:
         if "epochs" in changes and "coarse_epochs" not in changes:
             epochs = dataclasses.replace(self, epochs=changes["epochs"], coarse_epochs=0).epochs
             changes["coarse_epochs"] = epochs * self.coarse_epochs // self.epochs
+        if "epochs" in changes:
+            changes.setdefault("least_steps", 0)
         return dataclasses.replace(self, **changes)
 
 

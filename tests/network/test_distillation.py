@@ -32,8 +32,9 @@ def test_the_distance_is_that_of_the_valid_pixels(temperature):
 
 
 def network(**arguments):
-    image = keras.Input((17, 17, 3))
-    x = keras.layers.Conv2D(4, 3, strides=8, padding="same")(image)
+    image = x = keras.Input((17, 17, 3))
+    for stride in (2, 4):
+        x = keras.layers.Conv2D(4, 3, strides=stride, padding="same")(x)
     model = keras_pspnet.build_pspnet(
         3, input_shape=(17, 17, 3), backbone=keras.Model(image, x), bins=(), channels=4, dropout=0.0
     )

@@ -124,6 +124,8 @@ def test_few_pictures_have_more_epochs_and_many_no_fewer():
     assert recipe.lengths(42) == (60, 38) and recipe.lengths(44) == (55, 35)
     assert recipe.lengths(112) == recipe.lengths(100_000) == (22, 14)
     assert recipe.change(least_steps=0).lengths(4) == (22, 14)
+    assert recipe.change(epochs=11).lengths(4) == (11, 7)  # who sets epochs gets them
+    assert recipe.change(epochs=11, least_steps=20).lengths(4) == (20, 12)
 
 
 def test_the_backbones_of_a_recipe_are_those_of_the_network():
