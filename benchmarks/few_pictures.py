@@ -3,8 +3,9 @@
     python benchmarks/few_pictures.py CAMVID [--runs runs/few_pictures] [--seeds 1]
 
 The first 40 frames of CamVid's drive 0006R0, reduced to background and car, every fifth of them to
-validate on; best.keras is scored on the drive's other 61 frames, which no training sees. Without the
-guard the recipe has least_steps=0 and patience=none. Resumable; writes results/few_pictures.json.
+validate on; best.keras is scored on the drive's other 61 frames, which no training sees. Without
+the guard the recipe has least_steps=0 and patience=none. Resumable; writes
+results/few_pictures.json.
 """
 
 import argparse
