@@ -61,6 +61,8 @@ def main():
     run = options.run / options.model
     data = small_file(run)
     recipe = json.loads((options.run / "recipe.json").read_text()) | {"data_dir": None}
+    for name in {"start", "teacher"} & set(recipe):  # their paths are those of this machine
+        recipe[name] = {"sha256": recipe[name]["sha256"]}
     card = {"name": options.name, "file": f"{options.name}.keras", "bytes": len(data)}
     card["sha256"] = hashlib.sha256(data).hexdigest()
     card |= {"licence": options.licence, "trained_on": options.trained_on}

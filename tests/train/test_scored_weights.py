@@ -4,12 +4,10 @@ import keras
 import numpy as np
 import pytest
 
-import keras_pspnet
 from keras_pspnet import private_api
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.labels import SCENES
-from keras_pspnet.network import losses
 from keras_pspnet.network.batch_norm import reestimate
 from keras_pspnet.network.optimizer import PSPNetSGD
 from keras_pspnet.train import build as building
@@ -32,33 +30,15 @@ SMALL = recipes.recipe(
 STEPS = 4  # 5 pictures make 2 batches of 2
 
 
-def network(**averaging):
-    """A network of a few layers, which is compiled in no time; with names, for equal bytes."""
-    image = x = keras.Input((33, 33, 3), name="picture")
-    for stride in (2, 4):
-        x = keras.layers.Conv2D(4, 3, stride, "same", name=f"stride_{stride}")(x)
-    backbone = keras.Model(image, x, name="backbone")
-    model = keras_pspnet.build_pspnet(
-        12, input_shape=(*SMALL.crop, 3), backbone=backbone, bins=(), channels=4, labels=SCENES
-    )
-    optimizer = PSPNetSGD(0.05, **averaging)
-    loss = losses.VoidCrossentropy()
-    metric = keras.metrics.MeanIoU(12, name="mIoU", sparse_y_pred=False, ignore_class=255)
-    weights = {"aux": 0.4, "main": 1.0}
-    model.compile(
-        optimizer, {"aux": loss, "main": loss}, metrics={"main": metric}, loss_weights=weights
-    )
-    optimizer.build(model.trainable_variables)
-    return model
-
-
-def averaging_network(*_):
-    return network(use_ema=True, ema_momentum=SMALL.ema)
+@pytest.fixture(scope="module")
+def averaging(tiny_network):
+    """Takes the place of `build`: a network whose optimizer averages its weights."""
+    return lambda *_: tiny_network(PSPNetSGD(0.05, use_ema=True, ema_momentum=SMALL.ema))
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(running, "build", averaging_network)
+def quick(monkeypatch, averaging):
+    monkeypatch.setattr(running, "build", averaging)
 
 
 class Trained(keras.callbacks.Callback):
@@ -75,10 +55,10 @@ class Trained(keras.callbacks.Callback):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, averaging):
     out, trained = tmp_path_factory.mktemp("runs") / "whole", Trained()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "build", averaging_network)
+        patch.setattr(running, "build", averaging)
         model = fit(SMALL, out, callbacks=[trained])
     return out, trained.steps, model
 
@@ -153,8 +133,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bits(run, tmp_path, monkeypat
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
 
 
-def test_statistics_alone_leave_the_trained_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "build", lambda *_: network())
+def test_statistics_alone_leave_the_trained_weights(tmp_path, monkeypatch, tiny_network):
+    monkeypatch.setattr(running, "build", lambda *_: tiny_network())
     trained = Trained()
     fit(SMALL.change(ema=0, epochs=1), tmp_path, callbacks=[trained])
     last, _ = checkpoint.load(tmp_path / "last.keras")
