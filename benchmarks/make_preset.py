@@ -2,6 +2,7 @@ r"""Turn a run folder into a preset: a small .keras file and its card.
 
     python benchmarks/make_preset.py RUN --name NAME --command TEXT --trained-on TEXT --licence TEXT
                                      [--out presets] [--data-dir DIR] [--split val]
+                                     [--model last.keras] [--scores JSON]
 
 It leaves out the optimizer and the training state, and stores the weights in half precision, but
 for arrays that half precision does not hold. It scores what it made on a split, compares it with
@@ -50,13 +51,18 @@ def main():
     parser.add_argument("--out", metavar="DIR", type=Path, default=PACKAGE.parents[1] / "presets")
     parser.add_argument("--data-dir", metavar="DIR", help="the dataset's folder")
     parser.add_argument("--split", default="val", help="the split to score on (%(default)s)")
+    parser.add_argument("--model", default="best.keras", help="file of the run (%(default)s)")
+    other = "the card's scores, where the network was trained on the split"
+    parser.add_argument("--scores", type=json.loads, metavar="JSON", help=other)
     options = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from keras_pspnet.files import write_together
 
-    run = options.run / "best.keras"
+    run = options.run / options.model
     data = small_file(run)
     recipe = json.loads((options.run / "recipe.json").read_text()) | {"data_dir": None}
+    for name in {"start", "teacher"} & set(recipe):  # their paths are those of this machine
+        recipe[name] = {"sha256": recipe[name]["sha256"]}
     card = {"name": options.name, "file": f"{options.name}.keras", "bytes": len(data)}
     card["sha256"] = hashlib.sha256(data).hexdigest()
     card |= {"licence": options.licence, "trained_on": options.trained_on}
@@ -65,6 +71,7 @@ def main():
         file = Path(folder) / card["file"]
         file.write_bytes(data)
         card |= scores(run, file, recipe["dataset"], options)
+        card |= {"scores": options.scores} if options.scores else {}
     card["recipe"] = recipe
     print(json.dumps(card, indent=2))
     if card["agreement"] < MIN_AGREEMENT or len(data) > MAX_BYTES:

@@ -35,6 +35,12 @@ def variable_index(optimizer, variable) -> int:
     return optimizer._get_variable_index(variable)
 
 
+def moving_averages(optimizer) -> list:
+    """Return the moving averages that an optimizer with `use_ema` keeps, one for each variable."""
+    # A LossScaleOptimizer keeps none; the one inside does.
+    return getattr(optimizer, "inner_optimizer", optimizer)._model_variables_moving_average
+
+
 def coordinator() -> str:
     """Return HOST:PORT of process 0, as `jax.distributed.initialize` was given or found it."""
     from jax._src import distributed

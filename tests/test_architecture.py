@@ -39,8 +39,17 @@ WITHOUT_TENSORFLOW = {
     "scoring": None,
     "inference": None,
     "cli": {"demo"},
-    "train": {"run", "loop", "build", "accumulate", "checkpoint", "callbacks", "devices"},
-    "data": {"pipeline", "augment", "augment_window"},
+    "train": {
+        "run",
+        "loop",
+        "build",
+        "accumulate",
+        "scored_weights",
+        "checkpoint",
+        "callbacks",
+        "devices",
+    },
+    "data": {"pipeline", "augment", "augment_window", "copy_paste"},
     "export": {"deliver", "converters", "fast_graph", "winograd", "card", "agreement"},
 }
 

@@ -193,7 +193,7 @@ def tiny(eagerly):
 
     changes = {"backbone": "resnet14_narrow", "backbone_weights": None, "channels": 8}
     changes |= {"crop": CROP, "batch_size": 2, "train_images": 2, "val_images": 1}
-    changes |= {"epochs": 1, "coarse_epochs": 0, "output_stride": 16}
+    changes |= {"epochs": 1, "coarse_epochs": 0, "least_steps": 0, "output_stride": 16}
     with eagerly(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(keras_pspnet, "build_pspnet", functools.wraps(build)(small_network))
         patch.setattr(keras_pspnet.data, "load", functools.wraps(load)(small_data))

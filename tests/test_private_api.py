@@ -54,6 +54,17 @@ def test_an_optimizer_knows_its_variables_by_position():
     assert [private_api.variable_index(optimizer, v) for v in variables] == [0, 1]
 
 
+def test_the_moving_averages_are_in_the_order_of_the_variables():
+    variables = [keras.Variable(np.zeros(2)), keras.Variable(np.zeros(3))]
+    optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.75)
+    for wrapped in (optimizer, keras.optimizers.LossScaleOptimizer(optimizer)):
+        wrapped.build(variables)
+        assert [v.shape for v in private_api.moving_averages(wrapped)] == [(2,), (3,)]
+    optimizer.apply([np.full(2, -4.0), np.zeros(3)])
+    optimizer.apply([np.full(2, -4.0), np.zeros(3)])
+    assert np.asarray(private_api.moving_averages(optimizer)[0]).tolist() == [5.0, 5.0]
+
+
 def test_a_function_is_frozen():
     weight = tf.Variable(3.0)
     function = tf.function(lambda x: x * weight).get_concrete_function(

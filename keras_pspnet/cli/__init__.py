@@ -60,6 +60,8 @@ def main(arguments=None) -> int:
     command.add_argument("--resume", action="store_true", help="continue the training in RUN")
     trained = "a trained network to start from: .keras, run folder or preset:NAME"
     command.add_argument("--start", metavar="MODEL", help=trained)
+    taught = "a trained network whose probabilities are learned too, as --start"
+    command.add_argument("--teacher", metavar="MODEL", help=taught)
     add_device_options(command)
     broken = "go on past at most N broken pictures (%(default)s)"
     command.add_argument("--skip-broken", type=int, default=0, metavar="N", help=broken)

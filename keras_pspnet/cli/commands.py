@@ -31,15 +31,17 @@ def train(options) -> None:
     place = processes.read_processes(options.coordinator, options.processes, options.process)
     changes = parse_texts(dict(options.set))
     recipe = recipes.recipe(options.recipe, **changes)
-    start = read_start(options.start)
+    start, teacher = read_start(options.start), read_start(options.teacher)
     recipe = follow(recipe, start, changes)
-    check_run(recipe, writable_folder(options.out), options.resume, start)
+    check_run(recipe, writable_folder(options.out), options.resume, start, teacher)
     quiet.check_backend()
     quiet.make_training_repeatable()
     quiet.quiet_datasets(recipe.dataset)
     splits = open_splits(recipe, options.data_dir)
+    if teacher:
+        teacher.check_teaches(splits[0].labels)
     if options.resume:
-        is_resumable(recipe, options.out, fingerprint(*splits, options.data_dir), start)
+        is_resumable(recipe, options.out, fingerprint(*splits, options.data_dir), start, teacher)
     if place:
         processes.join(place)
     with quiet.quiet_stderr():
@@ -49,8 +51,8 @@ def train(options) -> None:
     quiet.quiet_tensorflow()
     from keras_pspnet.train.run import fit
 
-    given = {"data_dir": options.data_dir, "start": start, "resume": options.resume}
-    given["skip_broken"] = options.skip_broken
+    given = {"data_dir": options.data_dir, "start": start, "teacher": teacher}
+    given |= {"resume": options.resume, "skip_broken": options.skip_broken}
     with quiet.quiet_stdout(place is not None and place.process > 0):  # the first one reports
         fit(recipe, options.out, devices=options.devices, **given)
     if place:

@@ -3,10 +3,15 @@
 import dataclasses
 import math
 
+import numpy as np
 import tensorflow as tf
 
-from keras_pspnet.images import IMAGENET_MEAN
+from keras_pspnet.errors import UserError
+from keras_pspnet.images import IMAGENET_MEAN, as_picture
 from keras_pspnet.labels import IGNORE
+
+PAIR = "an image (H, W, 3) float32 in 0..255 and a mask (H, W) uint8 of class ids and 255"
+"""What an augmentation returns."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,3 +208,25 @@ def pad(image, mask, size):
     image = tf.pad(image, tf.concat([paddings, [[0, 0]]], 0)) + IMAGENET_MEAN
     mask = tf.pad(mask, paddings, constant_values=IGNORE)
     return tf.ensure_shape(image, (*size, 3)), tf.ensure_shape(mask, size)
+
+
+def trouble_of(pair, classes: int, before) -> str | None:
+    """Return what is wrong with an augmented pair, or None; `before` is its picture, an array."""
+    if not isinstance(pair, tuple) or not all(isinstance(part, tf.Tensor) for part in pair):
+        return "returns no pair of tensors"
+    if len(pair) != 2:
+        return f"returns {len(pair)} values"
+    image, mask = (part.numpy() for part in pair)
+    if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != 3:
+        return f"returns an image {image.shape} {image.dtype}"
+    if mask.dtype != np.uint8 or mask.ndim != 2:
+        return f"returns a mask {mask.shape} {mask.dtype}"
+    if mask.shape != image.shape[:2]:
+        return f"returns an image {image.shape} and a mask {mask.shape}"
+    try:
+        if before.max() > 1:  # the values of a black picture say nothing
+            as_picture(image, "its image")
+    except UserError as error:
+        return str(error).partition("; ")[0]
+    wrong = mask[(mask >= classes) & (mask != IGNORE)]
+    return f"returns a mask with the id {wrong[0]}, of {classes} classes" if len(wrong) else None

@@ -1,21 +1,17 @@
 """Build tf.data pipelines of batches for training and validation."""
 
-import numpy as np
 import tensorflow as tf
 
-from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.data.augment import PAIR, Augmentation, trouble_of
 from keras_pspnet.data.augment import crop as crop_pair
 from keras_pspnet.data.augment_window import augment_and_crop
 from keras_pspnet.data.broken import OUT_OF_RANGE
 from keras_pspnet.data.datasets import open_source
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
-from keras_pspnet.images import as_picture, check_size, resize_image, resize_nearest
+from keras_pspnet.images import check_size, resize_image, resize_nearest
 from keras_pspnet.labels import IGNORE
 from keras_pspnet.machine import cores
-
-PAIR = "an image (H, W, 3) float32 in 0..255 and a mask (H, W) uint8 of class ids and 255"
-"""What an augmentation returns."""
 
 
 def load(
@@ -110,31 +106,9 @@ def check_augmentation(source: Source, augmentation, seed=0) -> None:
             f"augmentation: fails on the first pair ({kind}{reason[:160]}); it runs in a graph of "
             f"tf.data: use TensorFlow's operations, and return {PAIR}"
         ) from error
-    trouble = _trouble(pair, len(source.labels), before)
+    trouble = trouble_of(pair, len(source.labels), before)
     if trouble:
         raise UserError(f"augmentation: {trouble}; expected {PAIR}")
-
-
-def _trouble(pair, classes: int, before) -> str | None:
-    """Return what is wrong with an augmented pair, or None; `before` is its picture."""
-    if not isinstance(pair, tuple) or not all(isinstance(part, tf.Tensor) for part in pair):
-        return "returns no pair of tensors"
-    if len(pair) != 2:
-        return f"returns {len(pair)} values"
-    image, mask = (part.numpy() for part in pair)
-    if image.dtype != np.float32 or image.ndim != 3 or image.shape[2] != 3:
-        return f"returns an image {image.shape} {image.dtype}"
-    if mask.dtype != np.uint8 or mask.ndim != 2:
-        return f"returns a mask {mask.shape} {mask.dtype}"
-    if mask.shape != image.shape[:2]:
-        return f"returns an image {image.shape} and a mask {mask.shape}"
-    try:
-        if before.max() > 1:  # the values of a black picture say nothing
-            as_picture(image, "its image")
-    except UserError as error:
-        return str(error).partition("; ")[0]
-    wrong = mask[(mask >= classes) & (mask != IGNORE)]
-    return f"returns a mask with the id {wrong[0]}, of {classes} classes" if len(wrong) else None
 
 
 def training_steps(
@@ -147,6 +121,7 @@ def training_steps(
     augmentation,
     seed,
     resize_to_crop=False,
+    paste=None,
     part=None,
 ) -> tf.data.Dataset:
     """Return the batches of the training steps `first` to `last` - 1, with masks for both heads.
@@ -158,11 +133,12 @@ def training_steps(
         crop: (H, W) of the images.
         augmentation: an `Augmentation`, or None; without it the centre is cropped.
         resize_to_crop: True resizes each picture to `crop` before it is augmented.
+        paste: a `CopyPaste`, or None.
         part: see `validation`.
     """
     positions, rows = _positions(first, last, batch_size, part)
     keys = _keys(positions, len(source), batch_size, seed)
-    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop)
+    dataset = _read_pairs(source, keys, crop, augmentation, resize_to_crop, paste)
     dataset = dataset.batch(rows, drop_remainder=True)
     return _private_threads(with_aux(dataset).prefetch(2))
 
@@ -297,7 +273,7 @@ def _read_pair(read, index):
     return image, mask
 
 
-def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
+def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False, paste=None):
     """Map keys (index, seed) to augmented, cropped pairs, in parallel, keeping their order."""
 
     def read(index):
@@ -306,13 +282,17 @@ def _read_pairs(source, keys, crop, augmentation, resize_to_crop=False):
             image, mask = resize_image(image, crop), resize_nearest(mask, crop)
         return image, mask
 
+    def augmented(index, seed):
+        image, mask = augment_and_crop(augmentation, *_read_pair(read, index), crop, seed)
+        own = type(augmentation) is not Augmentation  # files were checked when they were read
+        return image, checked_labels(mask, len(source.labels)) if own else mask
+
     def pair(index, seed):
-        image, mask = _read_pair(read, index)
         if augmentation:
             seed = tf.stack([tf.cast(seed, tf.int64), 0])
-            image, mask = augment_and_crop(augmentation, image, mask, crop, seed)
-            own = type(augmentation) is not Augmentation  # files were checked when they were read
-            return image, checked_labels(mask, len(source.labels)) if own else mask
+            found = augmented(index, seed)
+            return paste(*found, seed, augmented) if paste else found
+        image, mask = _read_pair(read, index)
         return (
             crop_pair(image, mask, crop) if crop is not None else (tf.cast(image, tf.float32), mask)
         )

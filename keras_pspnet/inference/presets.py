@@ -36,7 +36,9 @@ def cards() -> dict[str, dict]:
     found = {}
     for folder in SHIPPED:
         for file in sorted(folder.glob("*.card.json")):
-            found.setdefault(file.name.removesuffix(".card.json"), json.loads(read_bytes(file)))
+            card = json.loads(read_bytes(file))
+            if card["file"].endswith(".keras"):  # beside them are cards of exported files
+                found.setdefault(file.name.removesuffix(".card.json"), card)
     return found
 
 

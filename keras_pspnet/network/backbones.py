@@ -1,4 +1,4 @@
-"""Build the named backbones: deep-stem ResNets, EfficientNet-Lite0 and MobileNetV2."""
+"""Build the named backbones: deep-stem ResNets, EfficientNet-Lite0 and Lite2, MobileNetV2."""
 
 import dataclasses
 
@@ -40,25 +40,33 @@ RESNETS = {
     "resnet14_narrow": ResNet((1, 1, 1, 1), width=16),
 }
 
-LITE0 = "efficientnet_lite0"
+LITE0, LITE2 = "efficientnet_lite0", "efficientnet_lite2"
 
-LITE0_STAGES = (  # (blocks, kernel, stride, expansion, channels): EfficientNet paper, table 1
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
+LITE_STAGES = (  # (kernel, stride, expansion): EfficientNet paper, table 1
+    (3, 1, 1),
+    (3, 2, 6),
+    (5, 2, 6),
+    (3, 2, 6),
+    (5, 1, 6),
+    (5, 2, 6),
+    (3, 1, 6),
 )
+
+LITES = {  # (blocks, channels) of each stage
+    LITE0: ((1, 16), (2, 24), (2, 40), (3, 80), (3, 112), (4, 192), (1, 320)),
+    # tpu/models/official/efficientnet/lite: 1.1 times as wide, 1.2 times as deep
+    LITE2: ((1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352)),
+}
 
 MOBILENET = "mobilenet_v2"  # keras.applications
 
-NAMES = (*RESNETS, LITE0, MOBILENET)
+NAMES = (*RESNETS, *LITES, MOBILENET)
 
 NORMALIZATION = {  # (mean, std) of RGB in 0..255
     **{name: (IMAGENET_MEAN, IMAGENET_STD) for name in RESNETS},  # semseg tool/train.py
-    LITE0: ((127.0,) * 3, (128.0,) * 3),  # tpu/models/official/efficientnet/lite
+    **{
+        name: ((127.0,) * 3, (128.0,) * 3) for name in LITES
+    },  # tpu/models/official/efficientnet/lite
     MOBILENET: ((127.5,) * 3, (127.5,) * 3),  # keras.applications.mobilenet_v2.preprocess_input
 }
 
@@ -66,6 +74,16 @@ NORMALIZATION = {  # (mean, std) of RGB in 0..255
 def normalization_of(backbone) -> tuple:
     """Return the (mean, std) of RGB in 0..255 of a named backbone or a ResNet."""
     return NORMALIZATION["resnet50" if isinstance(backbone, ResNet) else backbone]
+
+
+def fine_layer(backbone) -> str:
+    """Return the name of the last layer of a named backbone, or a ResNet, at stride 4."""
+    config = backbone if isinstance(backbone, ResNet) else RESNETS.get(backbone)
+    if config is not None:
+        return f"layer1_{config.blocks[0] - 1}_relu3"
+    if backbone in LITES:
+        return f"blocks_{LITES[backbone][0][0] + LITES[backbone][1][0] - 1}_add"
+    return "block_2_add"
 
 
 def to_config(backbone) -> str | dict | None:
@@ -114,8 +132,8 @@ def backbone(name, x, output_stride):
     resnet_config = name if isinstance(name, ResNet) else RESNETS.get(name)
     if resnet_config is not None:
         return resnet(x, resnet_config, output_stride)
-    if name == LITE0:
-        return efficientnet_lite0(x, output_stride)
+    if name in LITES:
+        return efficientnet_lite(x, LITES[name], output_stride)
     # It pads by the size it is made for.
     model = keras.applications.MobileNetV2(
         input_shape=tuple(x.shape[1:]), include_top=False, weights=None
@@ -196,8 +214,8 @@ def _bottleneck(x, channels, strides, dilation, name):
     return layers.ReLU(name=f"{name}_relu3")(x)
 
 
-def efficientnet_lite0(x, output_stride):
-    """Return the outputs of stages 5 (112 channels) and 7 (320) of EfficientNet-Lite0."""
+def efficientnet_lite(x, rows, output_stride):
+    """Return the outputs of stages 5 and 7 of an EfficientNet-Lite; `rows` is a row of LITES."""
     x = _pad(x, 3, 2, "stem_pad")
     x = layers.Conv2D(32, 3, strides=2, use_bias=False, name="conv_stem")(x)
     x = BatchNormalization(epsilon=1e-3, name="bn0")(x)
@@ -205,7 +223,7 @@ def efficientnet_lite0(x, output_stride):
 
     stride, dilation, block = 2, 1, 0
     stages = []
-    for blocks, kernel, stage_stride, expansion, channels in LITE0_STAGES:
+    for (blocks, channels), (kernel, stage_stride, expansion) in zip(rows, LITE_STAGES):
         next_dilation, first_stride = dilation, stage_stride
         if stage_stride == 2:
             if stride < output_stride:

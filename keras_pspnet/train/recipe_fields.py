@@ -12,10 +12,12 @@ import typing
 
 from keras_pspnet.errors import UserError
 
-BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow efficientnet_lite0 mobilenet_v2"
+BACKBONES = "resnet50 resnet101 resnet152 resnet269 resnet14_narrow"
+BACKBONES += " efficientnet_lite0 efficientnet_lite2 mobilenet_v2"
 """network.backbones.NAMES; importing them would import Keras."""
 
-NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "dropout", "align_corners"]
+NETWORK_FIELDS = ["bins", "pooling", "reduce_channels", "channels", "detail", "dropout"]
+NETWORK_FIELDS += ["align_corners"]
 """The fields that say what the network is like behind its backbone."""
 
 IN_WORDS = {"tuple[int, int]": "two whole numbers", "tuple[int, ...]": "whole numbers"}
@@ -51,6 +53,8 @@ class Recipe:
         pooling: how the pyramid pools.
         reduce_channels: true puts a 1x1 convolution into each branch of the pyramid.
         channels: width of the main head.
+        detail: width of a branch at stride 4 for thin things, which the paper has not; 0 builds
+            none.
         dropout: share of the feature maps dropped before each classifier.
         align_corners: true upsamples with the corner pixels aligned, as the authors do.
         crop: height and width of the training and validation pictures, in pixels.
@@ -63,6 +67,11 @@ class Recipe:
         accumulate: number of batches whose gradients make one step, for less memory.
         precision: what most layers compute in; weights, batch statistics and losses stay float32.
         epochs: how often each training picture is seen.
+        least_steps: number of steps that a training has at least: with few pictures it has more
+            epochs, coarse ones in proportion.
+        patience: number of epochs without a better score on the validation pictures after which the
+            training ends, as Keras's EarlyStopping; coarse epochs do not count. none ends no
+            training early.
         coarse_epochs: number of first epochs at twice the output stride. They take about a third
             of the time; the weights have the same shapes.
         freeze: backbone keeps the weights of the backbone, and the statistics of its batch norms,
@@ -71,6 +80,10 @@ class Recipe:
         head_multiplier: factor of the learning rate outside the backbone.
         momentum: momentum of SGD.
         decay: L2 weight decay, added to the gradient.
+        ema: momentum of the moving average of the weights (Keras's ema_momentum) that is scored
+            after each epoch and kept in best.keras; 0 keeps none.
+        norm_batches: number of training batches on which batch norm's statistics are taken anew for
+            what is scored; 0 takes the moving ones.
         aux_weight: weight of the auxiliary loss (paper, table 2: 0.4 is best).
         resize_to_crop: true resizes each picture to the crop before augmentation, as evaluation
             does, for pictures of many sizes; false takes pictures at their own size.
@@ -78,6 +91,8 @@ class Recipe:
         rotation: greatest angle of the augmentation, in degrees.
         blur_share: probability of a blur in the augmentation.
         color: greatest change of brightness, contrast and saturation in the augmentation.
+        copy_paste: probability that the things of rare classes in another training picture are
+            pasted into one.
         class_weights: true weighs classes by the square root of median frequency / frequency.
         jaccard: weight of the soft Jaccard loss in the main loss.
         dice: weight of the soft Dice loss in the main loss.
@@ -101,6 +116,7 @@ class Recipe:
     pooling: str = _choice("average", "max")
     reduce_channels: bool = True
     channels: int = _number(512, 2, 100_000)
+    detail: int = _number(0, 0, 100_000)
     dropout: float = _number(0.1, 0, 0.99)
     align_corners: bool = True
     crop: tuple[int, int] = _number((473, 473), 17, 100_000)
@@ -112,18 +128,23 @@ class Recipe:
     accumulate: int = _number(1, 1, 1000)
     precision: str = _choice("float32", "bfloat16", "float16")
     epochs: int = _number(100, 1, 10**6)
+    least_steps: int = _number(0, 0, 10**9)
+    patience: int | None = _number(None, 1, 10**6)
     coarse_epochs: int = _number(0, 0, 10**6)
     freeze: str | None = _choice(None, "backbone")
     learning_rate: float = _number(0.01, 1e-12, 1e6)
     head_multiplier: float = _number(10.0, 1e-6, 1e6)
     momentum: float = _number(0.9, 0, 0.9999)
     decay: float = _number(1e-4, 0, 1)
+    ema: float = _number(0.0, 0, 0.999999)
+    norm_batches: int = _number(0, 0, 10**6)
     aux_weight: float = _number(0.4, 0, 1e6)
     resize_to_crop: bool = False
     scales: tuple[float, float] = _number((0.5, 2.0), 0.01, 100)
     rotation: float = _number(10.0, 0, 180)
     blur_share: float = _number(0.5, 0, 1)
     color: float = _number(0.0, 0, 0.99)
+    copy_paste: float = _number(0.0, 0, 1)
     class_weights: bool = False
     jaccard: float = _number(0.0, 0, 1e6)
     dice: float = _number(0.0, 0, 1e6)
@@ -148,6 +169,11 @@ class Recipe:
             )
         if self.coarse_epochs and self.output_stride == 32:
             raise UserError("recipe: coarse_epochs needs output_stride=8 or 16")
+        if self.ema and not self.norm_batches:
+            raise UserError(
+                f"recipe: ema={self.ema} needs norm_batches, as 16: batch norm's moving statistics "
+                "are not those of averaged weights"
+            )
         if self.scales[0] > self.scales[1]:
             raise UserError(f"recipe: scales={self.scales}; expected the smaller one first")
 
@@ -161,6 +187,12 @@ class Recipe:
         """The name of the Keras dtype policy of the network."""
         return "float32" if self.precision == "float32" else f"mixed_{self.precision}"
 
+    def lengths(self, train_images: int) -> tuple[int, int]:
+        """Return the number of epochs, and of the coarse ones among them, for so many pictures."""
+        steps = max(train_images // self.step_size, 1)
+        epochs = max(self.epochs, -(-self.least_steps // steps))
+        return epochs, epochs * self.coarse_epochs // self.epochs
+
     def to_config(self) -> dict:
         """Return the fields as JSON values, as in recipe.json."""
         return {
@@ -171,7 +203,8 @@ class Recipe:
     def change(self, /, **changes) -> Recipe:
         """Return a copy with other values in some fields.
 
-        If `epochs` changes and `coarse_epochs` is not given, the share of coarse epochs is kept.
+        If `epochs` changes, the share of coarse epochs is kept unless `coarse_epochs` is given, and
+        so many epochs it is, however few the pictures, unless `least_steps` is given.
 
         Raises:
             UserError: no such field, or a value that the field does not take.
@@ -183,6 +216,8 @@ class Recipe:
         if "epochs" in changes and "coarse_epochs" not in changes:
             epochs = dataclasses.replace(self, epochs=changes["epochs"], coarse_epochs=0).epochs
             changes["coarse_epochs"] = epochs * self.coarse_epochs // self.epochs
+        if "epochs" in changes:
+            changes.setdefault("least_steps", 0)
         return dataclasses.replace(self, **changes)
 
 

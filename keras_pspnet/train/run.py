@@ -27,6 +27,7 @@ def fit(
     *,
     data_dir=None,
     start=None,
+    teacher=None,
     resume: bool = False,
     devices=None,
     skip_broken: int = 0,
@@ -35,9 +36,9 @@ def fit(
 ) -> keras.Model:
     """Train a recipe and write a run folder.
 
-    The folder holds `recipe.json` (with the data folder, for an export's calibration, and `start`),
-    `best.keras` (best main-head mIoU on the validation split), `last.keras`, `history.csv`,
-    `curves.png` and `samples.png`.
+    The folder holds `recipe.json` (with the data folder, for an export's calibration, `start` and
+    `teacher`), `best.keras` (best main-head mIoU on the validation split), `last.keras`,
+    `history.csv`, `curves.png` and `samples.png`.
 
     On one machine the same recipe gives the same bytes, however often the run was killed and
     resumed. For that, this function makes TensorFlow's operations deterministic for the whole
@@ -53,6 +54,9 @@ def fit(
             keras.Model, see `with_classes`. The recipe's fields backbone, bins, pooling,
             reduce_channels, channels, dropout and align_corners become those of this network, and
             backbone_weights None.
+        teacher: a trained network whose probabilities this one learns too (distillation), given as
+            `start`. It knows all classes of the data by name; its backbone, size and other classes
+            may be any. See `network.distillation`.
         resume: continue the run in `out`; start at step 0 if there is none.
         devices: number of devices of this host, or "all"; None takes one. With KERAS_BACKEND=jax
             and `jax.distributed` initialized, the devices of each process; None then takes all.
@@ -66,7 +70,8 @@ def fit(
             with the same bits if the same seed gives the same result.
 
     Returns:
-        The model after the last step; after EarlyStopping(restore_best_weights=True) what that
+        The model after the last step, with the weights that are scored (fields `ema` and
+        `norm_batches`); after EarlyStopping(restore_best_weights=True) what that
         restored. Of a finished run that is resumed, what last.keras holds: the last step. After a
         training on several devices a copy for one.
 
@@ -78,18 +83,22 @@ def fit(
     """
     recipe = recipes.recipe(recipe) if isinstance(recipe, str) else recipe
     users = UserCallbacks(callbacks)
-    start = read_start(start)
+    start, teacher = read_start(start), read_start(teacher)
     recipe = follow(recipe, start)
     out = Path(out)
     if not (augmentation is None or callable(augmentation)):
         raise UserError(f"augmentation: {augmentation!r}; expected an Augmentation or a function")
     group = open_devices(devices, recipe.batch_size)
+    if group.number > 1 and (recipe.norm_batches or teacher):
+        what = "a teacher" if teacher else f"norm_batches={recipe.norm_batches}"
+        raise UserError(f"{what} on {group.number} devices: expected one device, or none of it")
     watch = group.watch()
     try:
         # The processes of one training are one owner.
         with locked(out, "a training") if group.writes else contextlib.nullcontext():
+            networks = (start, teacher)
             model = _fit(
-                recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group
+                recipe, out, data_dir, networks, resume, skip_broken, users, augmentation, group
             )
     except Exception:
         watch.close()
@@ -99,14 +108,17 @@ def fit(
 
 
 def _fit(
-    recipe, out, data_dir, start, resume, skip_broken, users, augmentation, group
+    recipe, out, data_dir, networks, resume, skip_broken, users, augmentation, group
 ) -> keras.Model:
     """Train as `fit` describes; the run folder is locked."""
-    run_folder.check_run(recipe, out, resume, start)
+    start, teacher = networks
+    run_folder.check_run(recipe, out, resume, start, teacher)
     tf.config.experimental.enable_op_determinism()
     train, val = open_splits(recipe, data_dir)
+    if teacher:
+        teacher.check_teaches(train.labels)
     data = fingerprint(train, val, data_dir)
-    goes_on = resume and run_folder.is_resumable(recipe, out, data, start)
+    goes_on = resume and run_folder.is_resumable(recipe, out, data, start, teacher)
     sources, broken = {"train": train, "val": val}, Broken(skip_broken, recipe.crop)
     notes = [*train.notes, *val.notes]
     if goes_on:
@@ -116,11 +128,11 @@ def _fit(
     told = functools.partial(about, recipe, (train, val))
     check = PictureCheck(out, sources, broken, told, group.writes)
     train, val = (broken.source(split, source) for split, source in sources.items())
-    check.begin(needs_all=recipe.class_weights)
+    check.begin(needs_all=recipe.class_weights or recipe.copy_paste > 0)
     pixels = check.surveys["train"].pixels[: len(train.labels)]
     if augmentation is not None:
         pipeline.check_augmentation(train, augmentation, recipe.seed)
-    run = Run(recipe, out, train, val, data, check, start, users, group, augmentation)
+    run = Run(recipe, out, train, val, data, check, start, users, group, augmentation, teacher)
     if goes_on and (users.callbacks or augmentation):
         print(
             "note: the bits of the uninterrupted run need the same augmentation; callbacks begin "
@@ -135,7 +147,7 @@ def _fit(
         with group.scope():
             run.begin(pixels, resume, goes_on)
         if group.writes:
-            run_folder.write_recipe(recipe, out, data_dir, start)
+            run_folder.write_recipe(recipe, out, data_dir, start, teacher)
         check.keep()
         with broken.in_one_line():
             return run.train()

@@ -16,15 +16,17 @@ SURVEY = "survey.json"
 """The file in a run folder that keeps what `picture_check` found."""
 
 
-def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> None:
+def check_run(
+    recipe: Recipe, out, resume: bool, start: Start | None = None, teacher: Start | None = None
+) -> None:
     """Check that a training may use a run folder, and that a new one finds its backbone's weights.
 
     A new one may use a folder that holds nothing but its own recipe.json and survey: that run ended
     before its first checkpoint.
 
     Raises:
-        UserError: the folder holds a run and `resume` is False, a run of another recipe or start,
-            or a best.keras that the training would replace and that is not of its run.
+        UserError: the folder holds a run and `resume` is False, a run of another recipe, start or
+            teacher, or a best.keras that the training would replace and that is not of its run.
     """
     weights = Path(recipe.backbone_weights or "imagenet")
     if not resume and weights.name != "imagenet" and not weights.is_file():
@@ -37,8 +39,8 @@ def check_run(recipe: Recipe, out, resume: bool, start: Start | None = None) -> 
     if file.exists():
         before = _read_recipe(file)
         before.pop("data_dir", None)
-        began = before.pop("start", None) or {}
-        check_same_start(out, began.get("sha256"), start)
+        for name, network in (("start", start), ("teacher", teacher)):
+            check_same_network(out, name, (before.pop(name, None) or {}).get("sha256"), network)
         check_same_recipe(out, before, recipe)
     if best.exists() and not begun and not (file.exists() and _ends_first_epoch(best)):
         raise UserError(
@@ -99,38 +101,41 @@ def check_same_recipe(out, before: dict, recipe: Recipe) -> None:
             )
 
 
-def check_same_start(out, before: str | None, start: Start | None) -> None:
-    """Check that a run started from this network.
+def check_same_network(out, name: str, before: str | None, now: Start | None) -> None:
+    """Check that a run has this start, or this teacher.
 
     Args:
         out: the run folder, for the message.
-        before: SHA-256 of the run's start, or None.
+        name: "start" or "teacher".
+        before: SHA-256 of the run's, or None.
 
     Raises:
-        UserError: it started from another one, or from none.
+        UserError: it has another one, or none.
     """
-    if before == (start and start.sha256):
+    if before == (now and now.sha256):
         return
-    its = f"a network with the SHA-256 {before[:12]}..." if before else "no trained network"
-    mine = f"{start.name} ({start.sha256[:12]}...)" if start else "none"
+    its = f"the {name} with the SHA-256 {before[:12]}..." if before else f"no {name}"
+    mine = f"{now.name} ({now.sha256[:12]}...)" if now else "none"
     raise UserError(
-        f"{out}: its run started from {its}, not from {mine}; resume with the same start, or "
-        "choose another --out"
+        f"{out}: its run has {its}, not {mine}; resume with the same {name}, or choose another "
+        "--out"
     )
 
 
-def is_resumable(recipe: Recipe, out, data: dict, start: Start | None = None) -> bool:
+def is_resumable(
+    recipe: Recipe, out, data: dict, start: Start | None = None, teacher: Start | None = None
+) -> bool:
     """Return whether a folder holds a run to go on with, after checking that it may.
 
     Args:
         recipe: the recipe, which `check_run` has accepted.
         out: the run folder.
         data: what `splits.fingerprint` returns of the data.
-        start: the network to start from, or None.
+        start, teacher: the networks to start from and to learn from, or None.
 
     Raises:
-        UserError: a run of another recipe, start or data, a file that is no checkpoint or is one
-            of an earlier version, or best.keras is gone.
+        UserError: a run of another recipe, start, teacher or data, a file that is no checkpoint or
+            is one of an earlier version, or best.keras is gone.
     """
     out = Path(out)
     last, best = out / "last.keras", out / "best.keras"
@@ -138,7 +143,8 @@ def is_resumable(recipe: Recipe, out, data: dict, start: Start | None = None) ->
     if not file.exists():
         return False
     state = read_state(file)
-    check_same_start(out, state.get("start"), start)
+    for name, network in (("start", start), ("teacher", teacher)):
+        check_same_network(out, name, state.get(name), network)
     check_same_recipe(out, state["recipe"], recipe)
     if "data" not in state:
         raise UserError(
@@ -158,12 +164,15 @@ def remove_partials(out: Path) -> None:
             partial.unlink()
 
 
-def write_recipe(recipe: Recipe, out: Path, data_dir=None, start: Start | None = None) -> None:
-    """Write recipe.json: the fields, the data folder and the start; raises as `write_json`."""
+def write_recipe(
+    recipe: Recipe, out: Path, data_dir=None, start: Start | None = None, teacher=None
+) -> None:
+    """Write recipe.json: the fields, the data folder, start and teacher; raises as `write_json`."""
     config = {**recipe.to_config(), "data_dir": path_in_recipe(data_dir, out)}
-    if start is not None:
-        place = path_in_recipe(start.path, out)
-        config["start"] = {"path": place, "sha256": start.sha256}
+    for name, network in (("start", start), ("teacher", teacher)):
+        if network is not None:
+            place = path_in_recipe(network.path, out)
+            config[name] = {"path": place, "sha256": network.sha256}
     write_json(out / "recipe.json", config)
 
 

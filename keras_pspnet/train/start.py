@@ -1,4 +1,4 @@
-"""Read the trained network that a training starts from, without TensorFlow."""
+"""Read the trained networks that a training starts from or learns from, without TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHOWN = 8
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Hold what is known of the trained network that a training starts from.
+    """Hold what is known of a trained network, that a training starts from or of its teacher.
 
     Args:
         name: what messages call it.
@@ -52,6 +52,15 @@ class Start:
     def load(self):
         """Return the keras.Model."""
         return load_model(self.path) if self.model is None else self.model
+
+    def check_teaches(self, labels: LabelSet) -> None:
+        """Raise UserError unless the network, a teacher, knows all classes by name."""
+        unknown = [name for name in labels.names if name not in self.labels.names]
+        if unknown:
+            raise UserError(
+                f"{self.name}: a teacher has to know all classes by name, and lacks "
+                f"{', '.join(unknown[:SHOWN])}; train one on the same classes"
+            )
 
 
 def read_start(start) -> Start | None:
@@ -90,7 +99,7 @@ def _read_file(path) -> Start:
         labels = LabelSet.from_config(given) if given else LabelSet.numbered(classes)
         return Start(path, path, digest, main.get("plan") or {}, labels)
     except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a model of build_pspnet; give one to start from") from error
+        raise UserError(f"{path}: not a model of build_pspnet; give one of its models") from error
 
 
 def _read_model(model) -> Start:
@@ -130,7 +139,8 @@ def follow(recipe: Recipe, start: Start | None, given=()) -> Recipe:
             f"{start.name}: its network stands on a keras.Model and keeps its output stride; set "
             f"output_stride={stride} coarse_epochs=0"
         )
-    fields = {name: start.plan[name] for name in NETWORK_FIELDS if start.plan[name] is not None}
+    plan = {"detail": 0, **start.plan}  # files of earlier versions have no such branch
+    fields = {name: plan[name] for name in NETWORK_FIELDS if plan[name] is not None}
     fields["backbone"] = backbone if isinstance(backbone, str) else None
     followed = recipe.change(**fields, backbone_weights=None)
     for name in (*fields, "backbone_weights"):

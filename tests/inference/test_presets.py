@@ -73,6 +73,14 @@ def test_the_package_has_the_card_of_every_preset_and_no_code():
         assert card.read_bytes() == (package / card.name).read_bytes()
 
 
+def test_the_card_of_an_exported_file_is_no_preset(tmp_path, monkeypatch):
+    for file in ("street.keras", "street_int8.tflite"):
+        card = tmp_path / file.replace(file[file.index(".") :], ".card.json")
+        card.write_text(json.dumps({"file": file}))
+    monkeypatch.setattr(presets, "SHIPPED", (tmp_path,))
+    assert presets.cards() == {"street": {"file": "street.keras"}}
+
+
 def test_the_page_lists_every_preset():
     rows = re.findall(r"^\| `(\w+)` .*$", (ROOT / "docs/presets.md").read_text(), flags=re.M)
     listed = {name for name in rows if name in CARDS}

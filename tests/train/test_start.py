@@ -131,7 +131,7 @@ def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
     names = f"keeps {len(KEPT)} of 12 classes by name: {', '.join(KEPT)}"
     assert says.count(f"starting from {base}: {names}\n") == 1
     message = refused(fit, recipe, tmp_path, start=model, resume=True)  # not the file's bytes
-    assert f"{tmp_path}: its run started from a network with the SHA-256" in message
+    assert f"{tmp_path}: its run has the start with the SHA-256" in message
     assert "not from a model (" in message
     with eagerly():
         fit(recipe, tmp_path, start=base, resume=True)
@@ -144,7 +144,7 @@ def test_a_run_from_scratch_does_not_go_on_from_a_start(tmp_path, base, refused)
     recipe = SMALL.change(channels=6, bins=2)
     (tmp_path / "recipe.json").write_text(json.dumps({**recipe.to_config(), "data_dir": None}))
     message = refused(fit, recipe, tmp_path, start=base, resume=True)
-    assert "its run started from no trained network, not from" in message
+    assert "its run has no start, not" in message
     assert not (tmp_path / "last.keras").exists()
 
 
