@@ -26,6 +26,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 if ".avif" in PICTURES:
     FORMATS += ("AVIF",)
 
+INFLATED = 30
+"""How many times a member of a zip archive may inflate; the configuration of a model does 25."""
+
 UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"} - set(PICTURES)
 UNREAD |= {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm"}
 UNREAD |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}  # of cameras
@@ -43,6 +46,23 @@ def read_bytes(path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_member(archive, name: str) -> bytes:
+    """Return a member of an open zip archive; raises as `check_member`, and what zipfile raises."""
+    check_member(archive.getinfo(name))
+    return archive.read(name)
+
+
+def check_member(entry) -> None:
+    """Check that a member of a zip archive inflates by what text and weights do, beside 1 MB.
+
+    Raises:
+        UserError: it is more than INFLATED times as large as in the archive.
+    """
+    if entry.file_size > INFLATED * entry.compress_size + 2**20:
+        inflated = f"{entry.filename} in it inflates to {entry.file_size / 1e6:.0f} MB"
+        raise UserError(f"{inflated}, more than {INFLATED} times its size; save the file again")
 
 
 def check_regular(path) -> None:

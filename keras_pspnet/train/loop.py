@@ -22,6 +22,7 @@ from keras_pspnet.train.recipe_fields import Recipe
 from keras_pspnet.train.run_folder import this_machine
 from keras_pspnet.train.splits import sees_crops
 from keras_pspnet.train.start import Start
+from keras_pspnet.train.state import one_line
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
@@ -82,7 +83,8 @@ class Run:
             model, self.state = checkpoint.load(self.last)
             self.model = self.group.built(model)
             # A loaded model creates its metrics at the first batch; they are restored later.
-            self.model.evaluate(self._validation().take(1), verbose=0)
+            with one_line(self.last):
+                self.model.evaluate(self._validation().take(1), verbose=0)
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}

@@ -1,32 +1,21 @@
 """The readers that the check of mutations calls, and how the files of each are damaged."""
 
-import functools
 import importlib
 import importlib.util
 import io
 import json
 import shutil
 import sys
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import mutate
+import mutation_models
 import numpy as np
+from mutation_models import SETTINGS, called, command, predict
 from PIL import Image
 from shell import COMMAND, ROOT, run
-
-CHECKPOINTS = ROOT / "tests" / "weights" / "checkpoints"
-
-SETTINGS = [
-    "crop=49,49",
-    "channels=8",
-    "batch_size=4",
-    "train_images=4",
-    "val_images=1",
-    "epochs=1",
-]
 
 
 @dataclass(frozen=True)
@@ -64,30 +53,14 @@ def import_for(name) -> None:
     importlib.import_module("keras_pspnet.cli")
     for module in ("inference.load", "data.inspect", "weights.recognise", "cli.prediction"):
         importlib.import_module(f"keras_pspnet.{module}")
-    importlib.import_module("ai_edge_litert.interpreter")
+    for module in ("ai_edge_litert.interpreter", "matplotlib.font_manager", "matplotlib.figure"):
+        importlib.import_module(module)
     sys.path.insert(0, str(ROOT / "tests" / "data"))
     if READERS[name].tensorflow:
         import tensorflow  # noqa: F401
 
         for module in ("network.convert", "train.run", "export.card"):
             importlib.import_module(f"keras_pspnet.{module}")
-
-
-def command(*arguments):
-    from keras_pspnet.cli import main
-
-    return functools.partial(main, list(map(str, arguments)))
-
-
-def called(read, path):
-    """What calls a function of the package as a command does."""
-    from keras_pspnet import cli
-
-    return functools.partial(cli.run, "mutations", read, path)
-
-
-def predict(base, model, picture=None):
-    return command("predict", model, picture or base / "picture.png", "--out", "out")
 
 
 def picture(random, base, folder):
@@ -179,120 +152,18 @@ def card(random, base, folder):
     return predict(base, path)
 
 
-def damaged_tflite(random, base):
-    """A .tflite file with a changed flatbuffer, labels or bytes."""
-    from ai_edge_litert import schema_py_generated as schema
+def settings(random, base, folder):
+    """Texts of --set, as far as the recipe; nothing is trained."""
+    from keras_pspnet.train.recipe_fields import Recipe, parse_texts
+    from keras_pspnet.train.recipes import recipe
 
-    data = (base / "out" / f"pspnet_{random.choice(('float32', 'int8'))}.tflite").read_bytes()
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        config = archive.read("labels.json")
-        tree = data[: min(entry.header_offset for entry in archive.infolist())]
-    way = random.random()
-    if way < 0.1:
-        return mutate.damaged_bytes(random, data)
-    if way < 0.35:
-        config = mutate.damaged_text(random, config)
-    else:
-        model = schema.ModelT.InitFromPackedBuf(bytearray(tree), 0)
-        mutate.damaged_tree(random, model)
-        tree = _packed(model)
-    stream = io.BytesIO(tree)
-    stream.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(stream, "a") as archive:
-        archive.writestr("labels.json", config)
-    return stream.getvalue()
-
-
-def _packed(model):
-    import flatbuffers
-
-    builder = flatbuffers.Builder(2**22)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-def tflite(random, base, folder):
-    path = folder / "model.tflite"
-    path.write_bytes(_made(damaged_tflite, random, base))
-    return predict(base, path)
-
-
-def _made(make, random, base):
-    """What a schema can write: the builders refuse numbers that a field cannot hold."""
-    while True:
-        try:
-            return make(random, base)
-        except Exception:  # the flatbuffer library raises anything
-            continue
-
-
-def on_device(random, base, folder):
-    path = folder / "model.tflite"
-    path.write_bytes(_made(damaged_tflite, random, base))
-    source = ROOT / "export" / "on_device" / "segment.py"
-    spec = importlib.util.spec_from_file_location("segment", source)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    arguments = [str(path), str(base / "picture.png"), "--out", "out"]
-    return functools.partial(module.main, arguments)
-
-
-def onnx(random, base, folder):
-    import onnx
-
-    path, data = folder / "model.onnx", (base / "out" / "pspnet.onnx").read_bytes()
-    if random.random() < 0.15:
-        data = mutate.damaged_bytes(random, data)
-    else:
-        model = onnx.load_from_string(data)
-        mutate.damaged_message(random, model)
-        data = model.SerializeToString()
-    path.write_bytes(data)
-    return predict(base, path)
-
-
-def checkpoint(*names):
-    """A reader of one of these checkpoints of other projects, without the network's building."""
-
-    def damage(random, base, folder):
-        from keras_pspnet.weights.reader import read_checkpoint
-        from keras_pspnet.weights.recognise import recognise
-
-        name = random.choice(names)
-        path = folder / name
-        damaged_checkpoint(random, path, (CHECKPOINTS / name).read_bytes())
-        return called(lambda path: recognise(read_checkpoint(path), path), path)
-
-    return damage
-
-
-def damaged_checkpoint(random, path, data):
-    if random.random() < 0.25:
-        data = mutate.damaged_bytes(random, data)
-    elif path.suffix == ".safetensors":
-        length = 8 + int.from_bytes(data[:8], "little")
-        header = mutate.damaged_text(random, data[8:length])
-        data = len(header).to_bytes(8, "little") + header + data[length:]
-    elif path.suffix == ".h5":
-        path.write_bytes(data)
-        mutate.damage_hdf5(random, path)
-        return
-    elif path.suffix == ".npy":
-        start = 10 + int.from_bytes(data[8:10], "little")
-        data = data[:start] + mutate.damaged_pickle(random, data[start:])
-    elif "legacy" in path.name:
-        begin = mutate.pickle_ends(data, 3)
-        end = mutate.pickle_ends(data, 4)
-        data = data[:begin] + mutate.damaged_pickle(random, data[begin:end]) + data[end:]
-    else:
-        data = mutate.damaged_zip(random, data, _in_a_pth)
-    path.write_bytes(data)
-
-
-def _in_a_pth(random, name, content):
-    if name.endswith("data.pkl"):
-        return mutate.damaged_pickle(random, content)
-    return mutate.damaged_bytes(random, content)
+    texts = {}
+    for _ in range(random.randint(1, 3)):
+        parts = [str(random.choice((*mutate.NUMBERS, *mutate.FLOATS, *mutate.TEXTS)))]
+        parts += [str(random.choice((*mutate.NUMBERS, *mutate.OTHERS)))] * random.randrange(3)
+        name = random.choice((*Recipe.__annotations__, *mutate.TEXTS))
+        texts[name] = random.choice((",", ", ", "+", "**")).join(parts)
+    return called(lambda texts: recipe("scenes_tiny", **parse_texts(texts)).to_config(), texts)
 
 
 ANNOTATED = {
@@ -314,12 +185,17 @@ READERS = {
     "YOLO": Reader(200, dataset(*ANNOTATED["YOLO"], files="*.[ty][xa][tm]*")),
     "Label Studio": Reader(150, dataset("Label Studio")),
     "cards": Reader(100, card),
-    ".tflite": Reader(250, tflite),
-    "segment.py": Reader(200, on_device),
-    ".onnx": Reader(200, onnx),
-    ".pth": Reader(200, checkpoint("semseg.pth", "mmseg.pth")),
-    ".pth, legacy": Reader(150, checkpoint("semseg_legacy.pth")),
-    ".npy": Reader(150, checkpoint("caffe50.npy")),
-    ".h5": Reader(150, checkpoint("caffe.h5")),
-    ".safetensors": Reader(150, checkpoint("semseg.safetensors")),
+    ".tflite": Reader(250, mutation_models.tflite),
+    "segment.py": Reader(200, mutation_models.on_device),
+    ".onnx": Reader(200, mutation_models.onnx),
+    ".pth": Reader(200, mutation_models.checkpoint("semseg.pth", "mmseg.pth")),
+    ".pth, legacy": Reader(150, mutation_models.checkpoint("semseg_legacy.pth")),
+    ".npy": Reader(150, mutation_models.checkpoint("caffe50.npy")),
+    ".h5": Reader(150, mutation_models.checkpoint("caffe.h5")),
+    ".safetensors": Reader(150, mutation_models.checkpoint("semseg.safetensors")),
+    "--set": Reader(200, settings),
+    "converted": Reader(40, mutation_models.converted, tensorflow=True),
+    ".keras": Reader(150, mutation_models.keras, tensorflow=True),
+    "run folders": Reader(150, mutation_models.run_folder, tensorflow=True),
+    "SavedModel": Reader(100, mutation_models.saved_model, tensorflow=True),
 }
