@@ -6,12 +6,13 @@ python -m keras_pspnet.inference.first_run FILE KIND
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, missing_package
 from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.exported import open_exported, reason_of
 
@@ -45,8 +46,11 @@ def check_first_run(path, kind: str) -> None:
     if digest in _passed or digest in _vouched_for(Path(path).parent):
         return
     command = [sys.executable, "-P", "-m", __name__, str(path), kind]
+    # This package, also where it is no installed one; -P leaves the working folder out.
+    places = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])]
+    options = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(places)}, "timeout": SECONDS}
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, check=False, **options)
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{path}: no answer in {SECONDS} s; {REMEDY}") from error
     said = done.stdout.decode(errors="replace").splitlines()
@@ -94,6 +98,9 @@ def main(path, kind) -> int:
         predictor(noise)
     except UserError as error:
         print(" ".join(str(error).split()))
+        return 2
+    except ImportError as error:
+        print(missing_package(error) or error)
         return 2
     except Exception as error:  # a damaged file can raise anything inside the libraries
         print(f"{path}: the model cannot be loaded ({reason_of(error)})")

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import threading
 import weakref
 import zipfile
@@ -16,9 +17,10 @@ from keras_pspnet.inference.exported import (
     reason_of,
 )
 from keras_pspnet.inference.first_run import check_first_run
-from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.predictor import PIXEL_BYTES, Predictor
 from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.machine import free_memory
 
 KINDS = {
     "keras": "a .keras file",
@@ -162,6 +164,9 @@ def _load_keras(path, file):
 
     model = read_keras(file)
     check_ours(model, path)
+    shape = getattr(model.input, "shape", ())
+    if len(shape) != 4 or shape[3] != 3:
+        raise UserError(f"{path}: its input is {shape}; expected pictures (None, H, W, 3)")
     return model
 
 
@@ -202,4 +207,10 @@ def _keras_predictor(model) -> Predictor:
     given = {"size": tuple(main.input.shape[1:3])}
     if None in given["size"]:
         given = {"stride": output_stride_of(model)}
+    elif math.prod(given["size"]) * PIXEL_BYTES > (free_memory() or math.inf):
+        taken = math.prod(given["size"]) * PIXEL_BYTES / 1e9
+        raise UserError(
+            "the model takes pictures of {}x{}, which need {:.1f} GB, more than there is free; "
+            "train it with a smaller crop".format(*given["size"], taken)
+        )
     return Predictor(main.predict_on_batch, "logits", labels_of(model), floats=True, **given)

@@ -125,23 +125,20 @@ def _check_object(value: dict) -> None:
 
 
 def _check_input(shape) -> None:
-    sides = shape[1:3]
-    fits = len(shape) == 4 and shape[3] == 3 and shape[0] in (None, 1)
-    fits = fits and all(
-        side is None or (type(side) is int and 1 <= side <= LARGEST_SIDE) for side in sides
-    )
-    if not fits:
-        raise UserError(f"its input has the shape {str(shape)[:60]}; expected [null, H, W, 3]")
+    for side in shape:
+        if side is not None and not (type(side) is int and 1 <= side <= LARGEST_SIDE):
+            raise UserError(f"its input has the shape {str(shape)[:60]}; expected [null, H, W, 3]")
 
 
 def _check_layer(layer: dict, axes: set[int], largest: int) -> None:
     """Refuse a layer that would make more weights than the file holds."""
     asked = 1
-    for key in ("filters", "units", "kernel_size", "depth_multiplier", "groups"):
-        numbers = layer.get(key, 1)
+    for key in ("filters", "units", "kernel_size", "depth_multiplier"):
+        numbers = layer.get(key)
         for number in numbers if isinstance(numbers, list) else [numbers]:
-            if type(number) is not int or not 1 <= number <= max(axes):
-                raise UserError(f"its configuration has {key}={str(number)[:40]}; damaged?")
-            asked *= number if key != "groups" else 1
+            if type(number) is int:  # of all other things Keras says what is wrong
+                if not 1 <= number <= max(axes):
+                    raise UserError(f"its configuration has {key}={str(number)[:40]}; damaged?")
+                asked *= number
     if asked > largest:
         raise UserError("its configuration asks for more weights than the file holds; damaged?")

@@ -94,14 +94,11 @@ def test_only_what_networks_are_made_of_is_named(refused, write, activation):
     [
         config_of({"filters": 30_000_000}),
         config_of({"filters": 2**70}),
-        config_of({"filters": "8"}),
         config_of({"kernel_size": [8, 8]}),
         config_of({"kernel_size": [0, 3]}),
         config_of(shape=(None, 0, 49, 3)),
         config_of(shape=(None, "49", 49, 3)),
         config_of(shape=(None, 49, 10**6, 3)),
-        config_of(shape=(None, 49)),
-        config_of(shape=(None, 49, 49, 4)),
     ],
 )
 def test_sizes_that_the_weights_do_not_have_are_refused(refused, write, config):
