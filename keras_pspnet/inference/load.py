@@ -162,7 +162,7 @@ def _load_keras(path, file):
     from keras_pspnet.network.keras_file import read_keras
     from keras_pspnet.network.main_head import check_ours
 
-    model = read_keras(file)
+    model = read_keras(file, path)
     check_ours(model, path)
     shape = getattr(model.input, "shape", ())
     if len(shape) != 4 or shape[3] != 3:

@@ -35,8 +35,12 @@ LARGEST_SIDE = 100_000
 """Greatest height and width of a network's input in pixels, as of a recipe's crop."""
 
 
-def read_keras(path) -> keras.Model:
+def read_keras(path, name=None) -> keras.Model:
     """Return the model in a .keras file.
+
+    Args:
+        path: the file.
+        name: what messages call it; its path by default.
 
     Raises:
         UserError: members that are twins, inflate to many times their size or are not of a .keras
@@ -52,7 +56,7 @@ def read_keras(path) -> keras.Model:
             axes, largest = _sizes(archive)
         _check_config(config, axes, largest)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{name or path}: {error}") from error
     return keras.saving.load_model(path)
 
 

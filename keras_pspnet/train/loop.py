@@ -9,6 +9,7 @@ from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
+from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.progress import Meter, clock
 from keras_pspnet.train import checkpoint
 from keras_pspnet.train.accumulate import in_parts
@@ -84,6 +85,9 @@ class Run:
             self.model = self.group.built(model)
             # A loaded model creates its metrics at the first batch; they are restored later.
             with one_line(self.last):
+                made = model.input.shape[1:3], len(labels_of(model))
+                if made != (self.recipe.crop, len(self.train_source.labels)):
+                    raise ValueError(f"its network is of another size or other classes: {made}")
                 self.model.evaluate(self._validation().take(1), verbose=0)
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}

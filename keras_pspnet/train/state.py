@@ -38,11 +38,11 @@ def _number(value) -> bool:
 
 
 def _rows(value) -> bool:
-    """Return whether a value is the history: rows of the same columns, of numbers."""
+    """Return whether a value is the history: rows of the same columns, numbers where curves are."""
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
         return False
     return all(COLUMNS <= set(row) == set(value[0]) for row in value) and all(
-        _number(number) for row in value for number in row.values()
+        _number(row[name]) for row in value for name in COLUMNS
     )
 
 
