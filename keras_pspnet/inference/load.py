@@ -17,6 +17,7 @@ from keras_pspnet.inference.exported import (
     reason_of,
 )
 from keras_pspnet.inference.first_run import check_first_run
+from keras_pspnet.inference.operators import check_operators
 from keras_pspnet.inference.predictor import PIXEL_BYTES, Predictor
 from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
@@ -127,6 +128,8 @@ def load_model(path, *, threads=None):
     try:
         if kind == "keras":
             return _load_keras(path, file)
+        if kind == "saved_model":
+            check_operators(file)
         check_first_run(file, kind)
         return open_exported(file, kind, threads)
     except UserError:
