@@ -17,7 +17,7 @@ from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.exported import open_exported, reason_of
 
 SECONDS = 60
-"""How long the first run may take, with the start of Python; TensorFlow takes ten to start."""
+"""How long the first run may take, with the start of Python and of TensorFlow."""
 
 MEMORY = 4 * 2**30
 """Bytes of memory that the first run may take."""
