@@ -3,6 +3,7 @@
 Each function takes a random.Random and returns a new value with one to three changes.
 """
 
+import contextlib
 import copy
 import io
 import json
@@ -102,9 +103,10 @@ def _other(random, value):
 
 def damaged_text(random, data: bytes) -> bytes:
     """Change a JSON file as JSON, or now and then as bytes."""
-    if random.random() < 0.2:
-        return damaged_bytes(random, data)
-    return json.dumps(damaged_json(random, json.loads(data))).encode()
+    with contextlib.suppress(ValueError):  # damaged before
+        if random.random() < 0.8:
+            return json.dumps(damaged_json(random, json.loads(data))).encode()
+    return damaged_bytes(random, data)
 
 
 def damaged_zip(random, data: bytes, change) -> bytes:
@@ -148,7 +150,7 @@ def damaged_words(random, data: bytes) -> bytes:
     """Replace, remove or double a word or a line of a text; now and then change bytes."""
     if random.random() < 0.15:
         return damaged_bytes(random, data)
-    lines = [line.split(" ") for line in data.decode().split("\n")]
+    lines = [line.split(" ") for line in data.decode(errors="replace").split("\n")]
     for _ in range(random.randint(1, 3)):
         line = random.choice(lines)
         place, way = random.randrange(len(line)), random.randrange(6)
