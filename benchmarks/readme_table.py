@@ -2,9 +2,9 @@
 
     python benchmarks/readme_table.py [--check]
 
-Each block between <!-- NAME: begin --> and <!-- NAME: end --> is replaced. The site's pictures are
-copied into docs/pictures/. With --check nothing is written; the exit code is 1 if something is out
-of date.
+The numbers are those of benchmarks/results/. Each block between <!-- NAME: begin --> and
+<!-- NAME: end --> is replaced. The site's pictures are copied into docs/pictures/. With --check
+nothing is written; the exit code is 1 if something is out of date.
 """
 
 import json
@@ -199,6 +199,19 @@ def pictures():
     return lines
 
 
+def mutations():
+    """Return Markdown lines: how many damaged files each reader read; none before the first run."""
+    result = read("verify")["checks"].get("mutations", {})
+    if not result.get("passed"):
+        return []
+    lines = [f"`{result['command']}` on `make verify`'s {result['inputs']} inputs:", ""]
+    lines += ["| reader | inputs | refused | read | bad |", "|---|---:|---:|---:|---:|"]
+    for name, row in result["readers"].items():
+        counts = (row["inputs"], row["refused"], row["read"], sum(row["bad"].values()))
+        lines.append(f"| {name} | " + " | ".join(map(str, counts)) + " |")
+    return lines
+
+
 def _cost(case, which="") -> str:
     seconds, held = (case[f"{which}{key}"] for key in ("processor_seconds", "peak_gigabytes"))
     return f"{seconds:.1f} s, {held:.2f} GiB"
@@ -239,6 +252,7 @@ def failures():
 
 BLOCKS = {
     "README.md": [figures],
+    "docs/reliability.md": [mutations],
     "docs/results.md": [scenes, camvid, peers, mobile, pictures],
     "docs/what-it-sees.md": [receptive_field, failures],
 }

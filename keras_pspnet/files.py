@@ -21,6 +21,14 @@ PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", "
 if "avif" in features.modules and features.check_module("avif"):  # Pillow 11.3, and not all of it
     PICTURES += (".avif",)
 
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""The same as Pillow calls them. It knows more, some of which it reads by starting a program."""
+if ".avif" in PICTURES:
+    FORMATS += ("AVIF",)
+
+INFLATED = 30
+"""How many times a member of a zip archive may inflate; the configuration of a model does 25."""
+
 UNREAD = {".avif", ".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga"} - set(PICTURES)
 UNREAD |= {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm"}
 UNREAD |= {".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"}  # of cameras
@@ -31,12 +39,41 @@ def read_bytes(path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be read, or is no regular file.
     """
+    check_regular(path)
     try:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_member(archive, name: str) -> bytes:
+    """Return a member of an open zip archive; raises as `check_member`, and what zipfile raises."""
+    check_member(archive.getinfo(name))
+    return archive.read(name)
+
+
+def check_member(entry) -> None:
+    """Check that a member of a zip archive inflates by what text and weights do, beside 1 MB.
+
+    Raises:
+        UserError: it is more than INFLATED times as large as in the archive.
+    """
+    if entry.file_size > INFLATED * entry.compress_size + 2**20:
+        inflated = f"{entry.filename} in it inflates to {entry.file_size / 1e6:.0f} MB"
+        raise UserError(f"{inflated}, more than {INFLATED} times its size; save the file again")
+
+
+def check_regular(path) -> None:
+    """Check that a path, if it is there, is a file or a folder: a pipe is read without end.
+
+    Raises:
+        UserError: it is a pipe, a device or a socket.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"{path}: a pipe or a device; expected a file")
 
 
 def composed(name: str) -> str:

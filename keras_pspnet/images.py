@@ -3,7 +3,6 @@
 import contextlib
 import numbers
 import os
-import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import UNREAD
+from keras_pspnet.files import FORMATS, UNREAD, check_regular
 from keras_pspnet.machine import free_memory
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -202,8 +201,10 @@ def _opened(path, name, kind) -> Iterator[Image.Image]:
                 f"{name}: not a readable {kind} (it is in no format that is known); replace it"
             ) from error
         raise UserError(f"{name}: {ending} is not read here; convert it to JPEG or PNG") from error
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
-        reason = " ".join(str(error).split())
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise anything inside Pillow
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{name}: not a readable {kind} ({reason}); replace it") from error
 
 
@@ -214,7 +215,9 @@ def opened_picture(path, name) -> Iterator[Image.Image]:
     Raises:
         UserError: decoding it would take more than half of the free memory; what Pillow raises.
     """
-    with _without_limit(), Image.open(path) as image:
+    if isinstance(path, (str, os.PathLike)):
+        check_regular(path)
+    with _without_limit(), Image.open(path, formats=FORMATS) as image:
         width, height = image.size
         needed = width * height * PIXEL_BYTES
         free = free_memory() if needed > UNCHECKED else None

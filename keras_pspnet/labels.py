@@ -79,6 +79,8 @@ class LabelSet:
         for name in names:
             if not name.strip() or name.splitlines() != [name]:
                 raise UserError(f"labels: the name {name!r} is not one line of text; rename it")
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                raise UserError(f"labels: the name {name!r} holds half a character; rename it")
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UserError(f"labels: the name {twice!r} appears twice; every class needs its own")

@@ -9,12 +9,14 @@ The file's class map is resized to the picture's size by nearest neighbour.
 
 import argparse
 import collections
+import hashlib
 import itertools
 import json
 import os
-import struct
+import signal
 import sys
 import time
+import warnings
 import zipfile
 
 try:
@@ -33,6 +35,8 @@ except ImportError as error:
         file=sys.stderr,
     )
     sys.exit(2)
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # that are read, by Pillow's names
 
 
 class UserError(Exception):
@@ -60,39 +64,96 @@ def load(path, threads):
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if magic != b"TFL3":
         raise UserError(f"{path}: not a .tflite file")
+    if hasattr(os, "fork") and not has_card(path):  # not on Windows
+        check_first_run(path, threads)
+    return opened(path, threads)
+
+
+def has_card(path):
+    """Return whether the card of an export stands beside a file: then the file has been run."""
+    try:
+        with open(os.path.splitext(path)[0] + ".card.json", "rb") as card, open(path, "rb") as file:
+            return json.load(card)["sha256"] == hashlib.sha256(file.read()).hexdigest()
+    except Exception:  # no card, or a damaged one
+        return False
+
+
+def check_first_run(path, threads):
+    """Run a file once in a child process, of which it may take 60 seconds and 4 GB."""
+    said, say = os.pipe()
+    if not (child := os.fork()):
+        try:
+            import resource
+
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            resource.setrlimit(resource.RLIMIT_DATA, (2**32, 2**32))
+            signal.alarm(60)
+            run, size, _ = opened(path, threads)
+            run(np.zeros((*size, 3), np.uint8))
+        except Exception as error:
+            text = f"{error}" if isinstance(error, UserError) else f"{path}: damaged: {error}"
+            os.write(say, text.encode(errors="replace")[:2000])
+        finally:
+            os._exit(0)
+    os.close(say)
+    with open(said, "rb") as pipe:
+        message = pipe.read().decode(errors="replace")
+    if status := os.waitpid(child, 0)[1]:
+        message = f"{path}: damaged: its first run got {signal.Signals(os.WTERMSIG(status)).name}"
+    if message:
+        raise UserError(message)
+
+
+def opened(path, threads):
+    """Open a .tflite file in this process; returns what `load` does."""
     try:
         interpreter = Interpreter(path, num_threads=threads)
         runner = interpreter.get_signature_runner("serving_default")
         ((name, image),) = runner.get_input_details().items()
         (output,) = runner.get_output_details()
-        _, height, width, _ = (int(side) for side in image["shape"])
+        _, height, width, channels = (int(side) for side in image["shape"])
         labels = read_labels(path)
     except Exception as error:  # a damaged file can fail anywhere in the runtime
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = str(error) or type(error).__name__
         raise UserError(f"{path}: damaged, or not a file of keras_pspnet: {reason}") from error
-    if image["dtype"] != np.uint8:
+    if image["dtype"] != np.uint8 or channels != 3 or 0 in (height, width):
         raise UserError(f"{path}: not a file of keras_pspnet: it does not take uint8 pictures")
 
     def run(picture):
-        return runner(**{name: picture[None]})[output][0]
+        try:
+            result = runner(**{name: picture[None]})[output][0]
+        except Exception as error:
+            raise UserError(f"{path}: damaged: it cannot be run: {error}") from error
+        classes = len(labels["names"])
+        if result.ndim == 2 and result.dtype.kind in "iu" and result.size:
+            fits = 0 <= result.min() <= result.max() < classes
+        else:
+            fits = result.size and result.shape[2:] == (classes,) and np.isfinite(result).all()
+        if not fits:
+            raise UserError(f"{path}: damaged: its results are not those of {classes} classes")
+        return result
 
     return run, (height, width), labels
 
 
 def read_labels(path):
-    """Return {"names", "colors"} from the labels.json attached to a .tflite file."""
+    """Read {"names", "colors"} from the labels.json attached to a .tflite file."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            if "labels.json" in archive.namelist():
-                return json.loads(archive.read("labels.json"))
-    raise ValueError("no labels inside")
+            labels = json.loads(archive.read("labels.json"))
+        names, colors = labels["names"], np.array(labels["colors"])
+        fits = colors.shape == (len(names), 3) and colors.dtype.kind in "iu"
+        fits = fits and all(name.encode() and name.splitlines() == [name] for name in names)
+        if fits and 0 <= colors.min() <= colors.max() <= 255:
+            return labels
+    raise ValueError("no labels inside, with a name and a colour for each class")
 
 
 def read_image(path):
     """Read a picture as uint8 RGB (H, W, 3), with its EXIF orientation applied."""
     Image.MAX_IMAGE_PIXELS = None  # `check` looks at the memory instead
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             check(image, path)
             image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
@@ -101,7 +162,9 @@ def read_image(path):
                     raise UserError(f"{path}: values up to {grey.max()} as 16 bits; make it 8 bits")
                 image = Image.fromarray(np.rint(grey / np.float32(257)).astype(np.uint8))
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, struct.error) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a damaged picture can raise anything inside Pillow
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise UserError(f"{path}: not a readable picture ({reason})") from error
 
@@ -130,9 +193,8 @@ def check(image, path):
 def unique_names(paths):
     """Return one output name for each path, no two of them equal.
 
-    A path gets its stem; if that is taken, its full file name; if that is taken too, the first
-    free one of stem_2, stem_3, and so on. Names are compared by `str.casefold`, since file
-    systems that ignore case would write a.png over A.png.
+    A path gets its stem, else its full file name, else the first free one of stem_2, stem_3, ...
+    Case does not count: on some file systems a.png is A.png.
     """
     names, taken = [], set()
     numbers = collections.defaultdict(lambda: itertools.count(2))
@@ -227,6 +289,7 @@ def main(arguments=None):
     parser.add_argument("--out", metavar="DIR", required=True)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")  # Pillow's, of damaged pictures
     try:
         for path in options.images:
             if not os.path.isfile(path):
@@ -248,7 +311,7 @@ def main(arguments=None):
             shown = ", ".join(labels["names"][index] for index in np.unique(classes))
             print(f"{path}: {milliseconds:.1f} ms, {shown}")
     except UserError as error:
-        print(f"segment.py: {error}", file=sys.stderr)
+        print("segment.py:", *str(error).split(), file=sys.stderr)
         return 2
     return 0
 

@@ -217,6 +217,7 @@ def run(program: str, call: Callable, options) -> int:
     if "tensorflow" not in sys.modules:  # it is where a script calls `main`
         fast_cpu()
     quiet.write_any_character()
+    quiet.quiet_pillow()
     try:
         with ended_as_interrupt(), quiet.own_temporary_folder():
             call(options)

@@ -18,6 +18,7 @@ from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import as_picture, read_image
 from keras_pspnet.inference.presets import recipe_file
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.train.recipe_fields import Recipe
 
 
 @dataclasses.dataclass
@@ -108,16 +109,16 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
 
     try:
         run = dict(json.loads(read_bytes(file)))
-        run = run.get("recipe", run)  # a card holds it beside other things
-        dataset, data_dir, split = (run[key] for key in ("dataset", "data_dir", "train_split"))
+        run = dict(run.get("recipe", run))  # a card holds it beside other things
         # If relative, to the run; normalized, as messages name its files.
-        data_dir = data_dir and os.path.normpath(file.parent / data_dir)
-        count = run.get("train_images") and int(run["train_images"])
+        data_dir = run["data_dir"] and os.path.normpath(file.parent / run["data_dir"])
+        used = ("dataset", "train_split", "train_images", "crop")
+        recipe = Recipe(**{name: run[name] for name in used if name in run})
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not the recipe of a training ({error})") from error
-    quiet.quiet_datasets(dataset)
-    source = open_source(dataset, data_dir, split=split, size=run.get("crop"), download=False)
-    source = source.first(count).paired()
+    quiet.quiet_datasets(recipe.dataset)
+    options = {"split": recipe.train_split, "size": recipe.crop, "download": False}
+    source = open_source(recipe.dataset, data_dir, **options).first(recipe.train_images).paired()
     pairs = []
     for index in evenly_spaced(range(len(source)), CALIBRATION_PICTURES):
         image, mask = source.read(index)

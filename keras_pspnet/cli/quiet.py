@@ -1,6 +1,7 @@
 """Silence what libraries print, and set what must be set before TensorFlow is imported."""
 
 import contextlib
+import ctypes
 import faulthandler
 import importlib.util
 import json
@@ -8,7 +9,10 @@ import logging
 import os
 import sys
 import tempfile
+import warnings
 from pathlib import Path
+
+from PIL import Image
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.machine import scratch_in
@@ -92,6 +96,16 @@ def write_any_character() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # replaced by another object
             stream.reconfigure(errors="backslashreplace")
+
+
+def quiet_pillow() -> None:
+    """Hide what Pillow and libtiff print about damaged pictures; what is wrong becomes an error."""
+    warnings.filterwarnings("ignore", module=r"PIL\b")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    with contextlib.suppress(OSError, AttributeError):  # libtiff is inside, or is not there
+        library = ctypes.CDLL(Image.core.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def inspect_dataset(
 
     Args:
         dataset, data_dir: name and folder, see `datasets.open_source`.
-        out: folder for `samples_SPLIT.png`; None draws nothing.
+        out: folder for `samples_SPLIT.png`, written if nothing is bad; None draws nothing.
         write_labels: True writes labels.json into a user's folder, if nothing is bad.
         uncovered: what pixels in no polygon of a user's folder are: "background" or "void"; None
             leaves it to labels.json.
@@ -59,6 +59,7 @@ def inspect_dataset(
         raise UserError(f"{labels_file}: is there already; edit it, or leave --write-labels out")
     sources: dict[str, Source] = {}
     surveys: dict[str, Survey] = {}
+    sheets: dict[str, np.ndarray] = {}
     labels, errors, notes = None, [], set()
     for split, open_split in _splits(dataset, data_dir, uncovered, errors).items():
         try:
@@ -80,9 +81,7 @@ def inspect_dataset(
             errors.append(UserError(f"{split}: all masks are void; expected class ids"))
         print(f"{split}: {pairs(len(survey.good), 'good')}{sizes(survey)}")
         if out is not None and survey.good:
-            file = Path(out) / f"samples_{split}.png"
-            visualize.save_png(file, sheet(f"{dataset}, {split}", source, survey.good))
-            print(f"{file}: samples")
+            sheets[split] = sheet(f"{dataset}, {split}", source, survey.good)
     if labels is not None:
         print(table(labels, surveys))
     elif len(errors) == 1:
@@ -102,6 +101,10 @@ def inspect_dataset(
         raise UserError(
             f"{data_dir or dataset}: {pairs(len(errors), 'bad')}, named above; fix or remove them"
         )
+    for split, drawn in sheets.items():
+        file = Path(out) / f"samples_{split}.png"
+        visualize.save_png(file, drawn)
+        print(f"{file}: samples")
     if write_labels:
         folder.write_labels(labels_file, folder.read_layout(data_dir, uncovered))
         print(f"{labels_file}: the {len(labels)} classes; edit their names and colours there")

@@ -1,6 +1,5 @@
 """Describe an exported file in its card, a JSON file beside it."""
 
-import hashlib
 import shlex
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import tensorflow as tf
 import keras_pspnet
 from keras_pspnet.device_contract import INPUT
 from keras_pspnet.export.delegate import delegation, operators
+from keras_pspnet.inference.first_run import contents_sha256
 from keras_pspnet.labels import LabelSet
 
 
@@ -25,12 +25,7 @@ def describe(file: Path, name, output, labels: LabelSet, size, command) -> dict:
         size: (H, W).
         command: the command or call that made the file.
     """
-    digest, total = hashlib.sha256(), 0
-    for path in [file] if file.is_file() else sorted(file.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            digest.update(data)
-            total += len(data)
+    inside = [file] if file.is_file() else file.rglob("*")
     shape = [1, *size]
     if output == "classes":
         form = {"dtype": "uint8" if len(labels) <= 256 else "int32", "shape": shape}
@@ -43,8 +38,8 @@ def describe(file: Path, name, output, labels: LabelSet, size, command) -> dict:
         "output": {"name": output, **form},
         "labels": list(labels.names),
         "colors": [list(color) for color in labels.colors],
-        "bytes": total,
-        "sha256": digest.hexdigest(),
+        "bytes": sum(path.stat().st_size for path in inside if path.is_file()),
+        "sha256": contents_sha256(file),
     }
     if file.suffix == ".tflite":
         partitions, outside = delegation(file)

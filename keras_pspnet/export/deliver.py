@@ -26,7 +26,8 @@ from keras_pspnet.files import (
     write_bytes,
     write_json,
 )
-from keras_pspnet.inference.load import load_model
+from keras_pspnet.inference.exported import open_exported
+from keras_pspnet.inference.load import check_model
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.machine import scratch_in
 from keras_pspnet.network.main_head import check_ours, labels_of, main_network
@@ -193,7 +194,8 @@ def _export(name, folder: Path, converter: Converter, pictures, least, command) 
     card = describe(file, name, output, labels, network.input.shape[1:3], command)
     if file.suffix == ".tflite":
         card["long_convolutions"] = converter.changes(name)
-    card |= pictures.compare(load_model(file), file.name, exact=name in EXACT)
+    predictor = open_exported(file, check_model(file))
+    card |= pictures.compare(predictor, file.name, exact=name in EXACT)
     if card["agreement"] < least:
         raise UserError(
             f"{file.name}: only {card['agreement']:.4%} of the pixels equal the Keras model's; "

@@ -4,20 +4,25 @@ import contextlib
 import dataclasses
 import gc
 import json
+import math
 import threading
 import weakref
 import zipfile
-from pathlib import Path
 
-import numpy as np
-
-from keras_pspnet import machine
-from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
+from keras_pspnet.device_contract import LABELS_FILE
 from keras_pspnet.errors import UserError, missing_package
-from keras_pspnet.files import plain_path, read_bytes
-from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.files import check_regular, read_bytes, read_member
+from keras_pspnet.inference.exported import (
+    open_exported,
+    read_tflite_labels,
+    reason_of,
+)
+from keras_pspnet.inference.first_run import check_first_run
+from keras_pspnet.inference.operators import check_operators
+from keras_pspnet.inference.predictor import PIXEL_BYTES, Predictor
 from keras_pspnet.inference.presets import locate, model_file
 from keras_pspnet.labels import LabelSet
+from keras_pspnet.machine import free_memory
 
 KINDS = {
     "keras": "a .keras file",
@@ -25,9 +30,6 @@ KINDS = {
     "tflite": "a .tflite file",
     "onnx": "a .onnx file",
 }
-
-MAX_THREADS = 16
-"""Maximum number of threads that `load_model` takes by itself; a choice, not a measurement."""
 
 
 def check_model(path, *kinds: str) -> str:
@@ -59,6 +61,7 @@ def _kind(path, file, expected) -> str:
             none = "neither saved_model.pb nor a run's best.keras in this folder"
             raise UserError(f"{path}: {none}; {expected}")
         return "saved_model"
+    check_regular(file)
     try:
         with open(file, "rb") as stream:
             head = stream.read(8)
@@ -81,10 +84,10 @@ def read_labels(path) -> LabelSet | None:
         The labels; None if it carries none, or if `load_model` will refuse it.
     """
     kind, path = check_model(path), model_file(path)
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    with contextlib.suppress(Exception):  # a damaged file can raise anything
         if kind == "keras":
             with zipfile.ZipFile(path) as archive:
-                layers = json.loads(archive.read("config.json"))["config"]["layers"]
+                layers = json.loads(read_member(archive, "config.json"))["config"]["layers"]
             (main,) = (layer["config"] for layer in layers if layer["config"]["name"] == "main")
             return LabelSet.from_config(main["labels"])
         if kind == "saved_model":
@@ -103,7 +106,8 @@ def load_model(path, *, threads=None):
             best.keras), or `preset:NAME`.
         threads: number of threads for a `.tflite` or `.onnx` file; None takes
             TF_NUM_INTRAOP_THREADS of the environment, else one for each core that this process may
-            use, at most MAX_THREADS. TensorFlow, which runs the other files, reads that variable.
+            use, at most `exported.MAX_THREADS`. TensorFlow, which runs the other files, reads that
+            variable.
 
     Returns:
         A keras.Model for a `.keras` file. Otherwise a `Predictor`: a callable that maps uint8
@@ -112,30 +116,30 @@ def load_model(path, *, threads=None):
         Several threads may share it: a `Predictor`, and `segment` with either, compute one call
         after the other, so that memory stays that of one call and each thread gets its own answer.
 
+    A SavedModel, `.tflite` or `.onnx` file whose card does not stand beside it runs once in a child
+    process first: what ends a process, or takes more than `first_run` allows, is an error.
+
     Raises:
-        UserError: the file does not exist, is not a model of this package, or is damaged;
-            `threads` is no whole number of at least 1.
+        UserError: the file does not exist, is not a model of this package, is damaged, or cannot be
+            run; `threads` is no whole number of at least 1.
     """
     if threads is not None and (type(threads) is not int or threads < 1):
         raise UserError(f"threads={threads}: expected a whole number, at least 1")
     kind, file = check_model(path), model_file(path)
-    threads = threads or min(machine.threads(), MAX_THREADS)
-    readers = {
-        "keras": lambda: _load_keras(path, file),
-        "saved_model": lambda: _saved_model(path),
-        "tflite": lambda: _tflite(path, threads),
-        "onnx": lambda: _onnx(path, threads),
-    }
     gc.collect()  # earlier networks are reference cycles, larger than Python's collector knows
     try:
-        return readers[kind]()
+        if kind == "keras":
+            return _load_keras(path, file)
+        if kind == "saved_model":
+            check_operators(file)
+        check_first_run(file, kind)
+        return open_exported(file, kind, threads)
     except UserError:
         raise
     except ImportError as error:
         raise missing_package(error) or error from error
     except Exception as error:  # a damaged file can raise anything inside the libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-        raise UserError(f"{path}: the model cannot be loaded ({reason})") from error
+        raise UserError(f"{path}: the model cannot be loaded ({reason_of(error)})") from error
 
 
 def from_preset(name_or_path, *, sha256=None):
@@ -160,124 +164,15 @@ def from_preset(name_or_path, *, sha256=None):
 
 
 def _load_keras(path, file):
-    import keras
-
-    import keras_pspnet.network  # noqa: F401  registers the classes that files name
+    from keras_pspnet.network.keras_file import read_keras
     from keras_pspnet.network.main_head import check_ours
 
-    model = keras.saving.load_model(file)
+    model = read_keras(file, path)
     check_ours(model, path)
+    shape = getattr(model.input, "shape", ())
+    if len(shape) != 4 or shape[3] != 3:
+        raise UserError(f"{path}: its input is {shape}; expected pictures (None, H, W, 3)")
     return model
-
-
-def _saved_model(path) -> Predictor:
-    import tensorflow as tf
-
-    with plain_path(Path(path)) as folder:
-        loaded = tf.saved_model.load(str(folder))
-    _check_signature(path, loaded.signatures)
-    function = loaded.signatures[SIGNATURE]
-    inputs, outputs = function.structured_input_signature[1], function.structured_outputs
-
-    def run(**feed):  # keeps `loaded` alive, which owns the function's variables
-        feed = {name: tf.constant(image) for name, image in feed.items()}
-        return loaded.signatures[SIGNATURE](**feed)
-
-    file = Path(path) / "assets.extra" / LABELS_FILE
-    return _exported(
-        path,
-        {name: (spec.dtype.as_numpy_dtype, spec.shape) for name, spec in inputs.items()},
-        {name: spec.shape for name, spec in outputs.items()},
-        run,
-        json.loads(read_bytes(file)) if file.is_file() else None,
-    )
-
-
-def _tflite(path, threads) -> Predictor:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(str(path), num_threads=threads)
-    _check_signature(path, interpreter.get_signature_list())
-    runner = interpreter.get_signature_runner(SIGNATURE)
-    inputs, outputs = runner.get_input_details(), runner.get_output_details()
-    return _exported(
-        path,
-        {name: (spec["dtype"], spec["shape"]) for name, spec in inputs.items()},
-        {name: spec["shape"] for name, spec in outputs.items()},
-        runner,
-        read_tflite_labels(path),
-    )
-
-
-def _onnx(path, threads) -> Predictor:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(f"{path}: onnxruntime is missing; run: pip install onnxruntime") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    dtypes = {"tensor(uint8)": np.uint8}
-    outputs = {spec.name: spec.shape for spec in session.get_outputs()}
-    labels = session.get_modelmeta().custom_metadata_map.get(LABELS_FILE)
-    return _exported(
-        path,
-        {spec.name: (dtypes.get(spec.type), spec.shape) for spec in session.get_inputs()},
-        outputs,
-        lambda **feed: dict(zip(outputs, session.run(None, feed))),
-        json.loads(labels) if labels else None,
-    )
-
-
-def _check_signature(path, signatures) -> None:
-    if SIGNATURE not in signatures:
-        raise UserError(f"{path}: no signature {SIGNATURE}; expected one made by export_model")
-
-
-def _exported(path, inputs, outputs, run, labels) -> Predictor:
-    """Wrap an exported file after checking that it keeps `device_contract`.
-
-    Args:
-        path: the file, for messages.
-        inputs: {name: (dtype, shape)}.
-        outputs: {name: shape}.
-        run: takes a picture uint8 (1, H, W, 3) by the input's name, returns {name: array}.
-        labels: the configuration of the file's LabelSet, or None.
-
-    Raises:
-        UserError: other inputs or outputs.
-    """
-    fits = len(inputs) == len(outputs) == 1 and set(outputs) <= set(OUTPUTS)
-    for dtype, shape in inputs.values():
-        fits = fits and dtype == np.uint8 and len(shape) == 4 and shape[0] == 1 and shape[3] == 3
-        fits = fits and all(isinstance(side, (int, np.integer)) for side in shape)
-    if not fits:
-        raise UserError(
-            f"{path}: not a file of export_model: expected one uint8 picture (1, H, W, 3) in, and "
-            f"{', '.join(OUTPUTS)} out"
-        )
-    ((name, (_, shape)),) = inputs.items()
-    ((output, scores),) = outputs.items()
-    if labels is not None:
-        labels = LabelSet.from_config(labels)
-    else:
-        labels = LabelSet.numbered(256 if output == "classes" else int(scores[-1]))
-    return Predictor(
-        lambda images: np.concatenate([run(**{name: image[None]})[output] for image in images]),
-        output,
-        labels,
-        tuple(int(side) for side in shape[1:3]),
-    )
-
-
-def read_tflite_labels(path) -> dict | None:
-    """Return the labels in the zip archive at the end of a .tflite file, or None."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        if LABELS_FILE not in archive.namelist():
-            return None
-        return json.loads(archive.read(LABELS_FILE))
 
 
 _predictors = weakref.WeakKeyDictionary()
@@ -317,4 +212,10 @@ def _keras_predictor(model) -> Predictor:
     given = {"size": tuple(main.input.shape[1:3])}
     if None in given["size"]:
         given = {"stride": output_stride_of(model)}
+    elif math.prod(given["size"]) * PIXEL_BYTES > (free_memory() or math.inf):
+        taken = math.prod(given["size"]) * PIXEL_BYTES / 1e9
+        raise UserError(
+            "the model takes pictures of {}x{}, which need {:.1f} GB, more than there is free; "
+            "train it with a smaller crop".format(*given["size"], taken)
+        )
     return Predictor(main.predict_on_batch, "logits", labels_of(model), floats=True, **given)

@@ -9,6 +9,9 @@ import numpy as np
 from keras_pspnet.errors import UserError
 from keras_pspnet.labels import LabelSet
 
+PIXEL_BYTES = 600
+"""Memory that a PSPNet-50 needs for each pixel of a picture."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:

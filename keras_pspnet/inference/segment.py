@@ -18,14 +18,14 @@ from keras_pspnet.images import (
 )
 from keras_pspnet.inference.enlarge import best_classes, mix, places, resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
-from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.predictor import PIXEL_BYTES, Predictor
 from keras_pspnet.inference.windows import probabilities_of, resized_blocks
 
 WHOLE_BYTES = 2**31
 """Memory up to which a model of any size takes a picture whole; a larger one goes in windows."""
 
-PIXEL_BYTES, SCORE_BYTES = 600, 9
-"""What a PSPNet-50 needs for each pixel, and for each class of it."""
+SCORE_BYTES = 9
+"""What a PSPNet-50 needs for each class of a pixel, beside PIXEL_BYTES."""
 
 WINDOWS = 473, 713
 """Sides of those windows, from and to: the authors' crops (semseg config/ade20k, cityscapes)."""

@@ -9,6 +9,7 @@ from keras_pspnet.data import pipeline
 from keras_pspnet.errors import UserError
 from keras_pspnet.progress import Meter
 from keras_pspnet.train import checkpoint
+from keras_pspnet.train.state import one_line
 
 RATES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
 """Callbacks that set the learning rate: a schedule of the optimizer's lets none do so."""
@@ -34,7 +35,8 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.step % self.run.steps_per_epoch:  # resumed within an epoch
-            checkpoint.restore_metrics(self.model, self.run.state)
+            with one_line(self.run.last):
+                checkpoint.restore_metrics(self.model, self.run.state)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1

@@ -13,6 +13,8 @@ import numpy as np
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import partial_beside
 from keras_pspnet.network import replicas
+from keras_pspnet.network.keras_file import read_keras
+from keras_pspnet.network.main_head import check_ours
 from keras_pspnet.network.saving import saved_beside
 from keras_pspnet.train.state import STATE, one_line, read_state
 
@@ -73,7 +75,10 @@ def load(path: Path) -> tuple[keras.Model, dict]:
     """
     state = read_state(path)
     with one_line(path):
-        model = keras.saving.load_model(path)
+        model = read_keras(path)
+        check_ours(model, path)
+        if not getattr(model, "optimizer", None):
+            raise ValueError("its network has no optimizer")
         _assign(_seeds(model), state["seeds"])
     return model, state
 

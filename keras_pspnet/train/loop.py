@@ -11,6 +11,7 @@ from keras_pspnet.data.copy_paste import CopyPaste, rare_classes
 from keras_pspnet.data.pairs import Source
 from keras_pspnet.errors import UserError
 from keras_pspnet.network.distillation import distil
+from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.network.transfer import with_classes
 from keras_pspnet.progress import Meter, clock
 from keras_pspnet.train import checkpoint, estimate
@@ -27,6 +28,7 @@ from keras_pspnet.train.run_folder import this_machine
 from keras_pspnet.train.scored_weights import ScoredWeights
 from keras_pspnet.train.splits import sees_crops
 from keras_pspnet.train.start import Start
+from keras_pspnet.train.state import one_line
 
 PICTURE_SECONDS = 60.0
 """Minimum time between two updates of the pictures in the run folder."""
@@ -94,7 +96,11 @@ class Run:
             model, self.state = checkpoint.load(self.last)
             self.model = self.group.built(model)
             # A loaded model creates its metrics at the first batch; they are restored later.
-            self.model.evaluate(self._validation().take(1), verbose=0)
+            with one_line(self.last):
+                made = model.input.shape[1:3], len(labels_of(model))
+                if made != (self.recipe.crop, len(self.train_source.labels)):
+                    raise ValueError(f"its network is of another size or other classes: {made}")
+                self.model.evaluate(self._validation().take(1), verbose=0)
         else:
             self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}

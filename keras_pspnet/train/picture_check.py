@@ -124,7 +124,9 @@ class PictureCheck:
             self._error = error
 
     def _kept(self) -> dict[str, Survey] | None:
-        with contextlib.suppress(ValueError, KeyError, TypeError):  # no file, or another one
+        with contextlib.suppress(
+            ValueError, LookupError, TypeError, AttributeError
+        ):  # no file, or another one
             kept = json.loads(read_bytes(self.file))
             if self.stamp and kept["stamp"] == self.stamp:
                 return {s: Survey.from_config(values) for s, values in kept["surveys"].items()}

@@ -69,8 +69,15 @@ def _ends_first_epoch(best: Path) -> bool:
 
 def _read_recipe(file: Path) -> dict:
     try:
-        return dict(json.loads(read_bytes(file)))
-    except (ValueError, TypeError) as error:
+        config = dict(json.loads(read_bytes(file)))
+        if not isinstance(config.get("data_dir"), (str, type(None))):
+            raise TypeError("data_dir is no text")
+        if config.get("start") is not None and not isinstance(config["start"]["sha256"], str):
+            raise TypeError("start has no SHA-256")
+        return config
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file}: not a recipe ({error}); choose another --out") from error
 
 

@@ -149,9 +149,14 @@ def check_same_data(out, before: dict, now: Fingerprint) -> None:
         now: that of the data.
 
     Raises:
-        UserError: other classes, another number or other names of pictures, a changed file.
+        UserError: other classes, another number or other names of pictures, a changed file; no
+            fingerprint.
     """
-    for difference in _differences(before, now):
+    try:
+        difference = next(_differences(before, now), None)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{out}: last.keras does not say what its run was trained on") from error
+    if difference:
         raise UserError(
             f"{out}: {difference}; resume with the data that the run began with, or train anew "
             "with another --out"

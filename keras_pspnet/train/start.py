@@ -9,7 +9,7 @@ import os
 import zipfile
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes
+from keras_pspnet.files import read_bytes, read_member
 from keras_pspnet.inference.load import check_model, load_model
 from keras_pspnet.inference.presets import model_file
 from keras_pspnet.labels import LabelSet
@@ -92,14 +92,18 @@ def _read_file(path) -> Start:
     digest = hashlib.sha256(read_bytes(file)).hexdigest()
     try:
         with zipfile.ZipFile(file) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+            layers = json.loads(read_member(archive, "config.json"))["config"]["layers"]
         configs = {layer["config"]["name"]: layer["config"] for layer in layers}
         main, classes = configs["main"], configs["cls_4"]["filters"]
         given = main.get("labels")
         labels = LabelSet.from_config(given) if given else LabelSet.numbered(classes)
-        return Start(path, path, digest, main.get("plan") or {}, labels)
-    except (ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a model of build_pspnet; give one of its models") from error
+        plan = main.get("plan") or {}
+        plan = {"detail": 0, **plan} if plan else {}  # earlier files have no such branch
+        if plan and not {"backbone", "output_stride", *NETWORK_FIELDS} <= set(plan):
+            raise ValueError("its plan is damaged")
+        return Start(path, path, digest, plan, labels)
+    except Exception as error:  # a damaged file can raise anything
+        raise UserError(f"{path}: not a model of build_pspnet; give one to start from") from error
 
 
 def _read_model(model) -> Start:

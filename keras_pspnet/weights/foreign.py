@@ -85,6 +85,8 @@ def state_dict(content: dict, path) -> dict[str, np.ndarray]:
         if not isinstance(value, np.ndarray):
             kind = type(value).__name__
             raise UserError(f"{path}: {key} is a {kind}, not an array; expected a state dict")
+        if value.dtype.kind not in "fiub":
+            raise UserError(f"{path}: {key} holds no numbers; expected a state dict")
         while key.startswith("module."):
             key = key.removeprefix("module.")
         add_new(arrays, key, value, path)

@@ -22,6 +22,13 @@ PREFIXES = (  # of mmsegmentation's keys -> of semseg's
 )
 
 
+LARGEST = 100_000
+"""What no mean, dilation or bin of a configuration reaches."""
+
+MOST_BINS = 1000
+"""Maximum grid size of a pyramid's level, as of a recipe."""
+
+
 def from_mmseg(arrays, meta) -> foreign.ForeignPSPNet:
     """Rename the arrays of an mmsegmentation PSPNet.
 
@@ -44,7 +51,8 @@ def from_mmseg(arrays, meta) -> foreign.ForeignPSPNet:
     if not any(".conv3." in key for key in renamed):
         raise UserError("its ResNet has basic blocks (R-18); expected bottlenecks: R-50 or deeper")
     meta = meta if isinstance(meta, dict) else {}
-    config = str(meta.get("config") or meta.get("cfg") or "")
+    config = meta.get("config") or meta.get("cfg")
+    config = config if isinstance(config, str) else ""
     dilation = max(_numbers(config, "dilations") or (4,))
     if dilation not in (1, 2, 4):
         raise UserError(f"its configuration has a dilation of {dilation:g}; expected 1, 2 or 4")
@@ -52,6 +60,11 @@ def from_mmseg(arrays, meta) -> foreign.ForeignPSPNet:
         _numbers(config, name) or default
         for name, default in zip(("mean", "std"), foreign.IMAGENET)
     )
+    if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
+        raise UserError(f"its configuration has mean={mean} std={std}; expected three numbers each")
+    bins = tuple(int(n) for n in _numbers(config, "pool_scales") or foreign.BINS)
+    if not 1 <= min(bins) <= max(bins) <= MOST_BINS:
+        raise UserError(f"its configuration has pool_scales={bins}; expected 1 to {MOST_BINS}")
     if "bgr_to_rgb=False" in config or "to_rgb=False" in config:
         mean, std = mean[::-1], std[::-1]
         renamed["layer0.0.weight"] = foreign.required_kernel(renamed, "layer0.0.weight")[:, ::-1]
@@ -66,7 +79,7 @@ def from_mmseg(arrays, meta) -> foreign.ForeignPSPNet:
         # False where a configuration does not name it, but the base of all their PSPNets does.
         contract_dilation="contract_dilation=True" in config or not config,
         stride_on_first=bool(re.search(r"style=.caffe", config)),
-        bins=tuple(int(n) for n in _numbers(config, "pool_scales") or foreign.BINS),
+        bins=bins,
         original_key=lambda key: _renamed(key, [pair[::-1] for pair in PREFIXES]),
     )
 
@@ -81,17 +94,33 @@ def _renamed(key, prefixes) -> str:
 
 
 def _numbers(config, name) -> tuple[float, ...]:
-    """Find name=(1, 2, ...) or name=[1, 2, ...] in the text of a configuration; () if absent."""
+    """Find name=(1, 2, ...) or name=[1, 2, ...] in the text of a configuration; () if absent.
+
+    Raises:
+        UserError: what stands there are no numbers below LARGEST.
+    """
     found = re.search(rf"\b{name}=[(\[]([\d\s.,]+)[)\]]", config)
-    return tuple(float(number) for number in found[1].split(",") if number.strip()) if found else ()
+    try:
+        texts = found[1].split(",") if found else ()
+        numbers = tuple(float(number) for number in texts if number.strip())
+    except ValueError:
+        numbers = (LARGEST,)
+    if max(numbers, default=0) >= LARGEST:
+        raise UserError(f"its configuration has {found[0][:60]}; expected numbers below {LARGEST}")
+    return numbers
 
 
 def _labels(meta, known: LabelSet) -> LabelSet:
     """Return the names and colours in the checkpoint's meta where they are valid, else `known`."""
     about = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else meta
-    about = {str(key).lower(): value for key, value in about.items()}
-    names, colors = (np.asarray(about.get(key, ())).tolist() for key in ("classes", "palette"))
-    if not isinstance(names, list) or len(names) != len(known):
+    about = {key.lower(): value for key, value in about.items() if isinstance(key, str)}
+    names, colors = (about.get(key, ()) for key in ("classes", "palette"))
+    names, colors = (
+        value.tolist() if isinstance(value, np.ndarray) else value for value in (names, colors)
+    )
+    if not isinstance(names, (list, tuple)) or len(names) != len(known):
+        return known
+    if not all(isinstance(name, (str, bytes, int)) for name in names):
         return known
     names = [str(name).strip() for name in names]
     if names == list(known.names):

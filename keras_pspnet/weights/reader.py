@@ -9,7 +9,8 @@ import numpy as np
 
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import read_bytes
-from keras_pspnet.weights.unpickler import Inert, Unpickler, bfloat16_to_float32, to_arrays
+from keras_pspnet.weights.tensors import Room, bfloat16_to_float32
+from keras_pspnet.weights.unpickler import Inert, Unpickler, to_arrays
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # torch/serialization.py, before the zip format of torch 1.6
 
@@ -100,7 +101,7 @@ def _read_torch_legacy(data):
             raise UserError("it holds numbers of an unknown kind; expected floats or integers")
         count = int.from_bytes(stream.read(8), "little")
         storages[key].fill(stream.read(count * storages[key].dtype.itemsize), count)
-    return to_arrays(state)
+    return to_arrays(state, Room(len(data)))
 
 
 def _read_torch_zip(data):
@@ -108,6 +109,8 @@ def _read_torch_zip(data):
         names = archive.namelist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
             raise UserError("a compressed zip file; expected an uncompressed one of torch.save")
+        if sum(entry.file_size for entry in archive.infolist()) > len(data):
+            raise UserError("a zip file whose members overlap; expected one of torch.save")
         pickles = [name for name in names if name.split("/")[-1] == "data.pkl"]
         if len(pickles) != 1:
             raise UserError("a zip file without data.pkl; expected a PyTorch checkpoint")
@@ -117,20 +120,21 @@ def _read_torch_zip(data):
         state = Unpickler(io.BytesIO(archive.read(pickles[0])), storages).load()
         for key, storage in storages.items():
             storage.fill(archive.read(f"{root}data/{key}"), storage.count)
-    return to_arrays(state)
+    return to_arrays(state, Room(len(data)))
 
 
 def _read_safetensors(data):
     length = int.from_bytes(data[:8], "little")
     if length > len(data) - 8:
         raise UserError("a truncated safetensors file; copy or download it again")
-    header, arrays = json.loads(data[8 : 8 + length]), {}
+    header, arrays, room = json.loads(data[8 : 8 + length]), {}, Room(len(data))
     body = memoryview(data)[8 + length :]
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         begin, end = entry["data_offsets"]
         raw = body[begin:end] if 0 <= begin <= end else b""
+        room.take(len(raw))
         if entry["dtype"] == "BF16":
             values = bfloat16_to_float32(np.frombuffer(raw, "<u2"))
         elif entry["dtype"] in SAFETENSORS:
@@ -147,13 +151,14 @@ def _read_hdf5(data):
     """Return the datasets of an HDF5 file by their path; links to other files are not followed."""
     import h5py
 
-    arrays = {}
+    arrays, room = {}, Room(len(data))
 
     def visit(name, item):
         if isinstance(item, h5py.Dataset):
             if item.is_virtual or item.external:
                 raise UserError(f"{name} is in another file; expected all weights in this one")
             if item.dtype.kind in "fiu":
+                room.take(item.nbytes)
                 arrays[name] = np.asarray(item[()])
             elif not name.startswith("optimizer_weights/"):
                 raise UserError(f"{name} does not hold numbers; expected weights only")
@@ -174,4 +179,4 @@ def _read_npy(data):
     shape, _, dtype = header[version](stream)
     if shape != () or not dtype.hasobject:
         raise UserError(f"an array of shape {shape}; expected a dict of layers")
-    return to_arrays(Unpickler(stream, {}).load())
+    return to_arrays(Unpickler(stream, {}).load(), Room(len(data)))

@@ -11,29 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from keras_pspnet.errors import UserError
+from keras_pspnet.weights.tensors import STORAGES, Room, Storage, Tensor
 
-STORAGES = {
-    "FloatStorage": np.dtype("<f4"),
-    "DoubleStorage": np.dtype("<f8"),
-    "HalfStorage": np.dtype("<f2"),
-    "LongStorage": np.dtype("<i8"),
-    "IntStorage": np.dtype("<i4"),
-    "ShortStorage": np.dtype("<i2"),
-    "CharStorage": np.dtype("i1"),
-    "ByteStorage": np.dtype("u1"),
-    "BoolStorage": np.dtype("?"),
-    "BFloat16Storage": np.dtype([("bfloat16", "<u2")]),  # a record, to differ from uint16
-}
-
-BFLOAT16 = STORAGES["BFloat16Storage"]
-
-EXPANDED_BYTES = 2**28
-"""Maximum size of a tensor larger than its storage, which strides of 0 allow."""
-
-
-def bfloat16_to_float32(bits):
-    """Convert the bits of bfloat16, the upper half of a float32, as uint16 to float32."""
-    return (bits.astype("<u4") << 16).view("<f4")
+OTHER_KEYS = 10_000
+"""Maximum number of keys that are no text. Python hides how it hashes text; numbers can be chosen
+so that a dict of them takes minutes."""
 
 
 class Inert:
@@ -51,52 +33,6 @@ class Inert:
     __setstate__ = __setitem__ = append = extend = add = ignore
 
 
-class Storage:
-    """A flat array of numbers; the pickle refers to it, its values are elsewhere in the file."""
-
-    def __init__(self, dtype: np.dtype, count: int):
-        self.dtype, self.count, self.values = dtype, count, None
-
-    def fill(self, raw: bytes, count: int) -> None:
-        """Set the values from bytes of the file.
-
-        Raises:
-            UserError: there are not as many as the pickle says.
-        """
-        if count != self.count or len(raw) != count * self.dtype.itemsize:
-            raise UserError("a truncated PyTorch checkpoint; copy or download it again")
-        self.values = np.frombuffer(raw, self.dtype)
-        if self.dtype == BFLOAT16:
-            self.values = bfloat16_to_float32(self.values["bfloat16"])
-            self.dtype = self.values.dtype
-
-
-class Tensor:
-    """A view of a storage, which becomes an array once the storage has been filled."""
-
-    def __init__(self, storage, offset, size, stride, *_):
-        self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
-
-    def array(self) -> np.ndarray:
-        """Copy the view into an array.
-
-        Raises:
-            UserError: it reaches outside its storage, or repeats it beyond EXPANDED_BYTES.
-        """
-        last = self.offset + sum((n - 1) * s for n, s in zip(self.size, self.stride))
-        inside = 0 <= self.offset <= last < self.storage.count
-        if min(self.stride, default=0) < 0 or (min(self.size, default=1) > 0 and not inside):
-            raise UserError("a tensor reaches outside its storage")
-        size = int(np.prod(self.size, dtype=object)) * self.storage.dtype.itemsize
-        if size > max(self.storage.values.nbytes, EXPANDED_BYTES):
-            raise UserError("a tensor is far larger than its storage")
-        strides = [step * self.storage.dtype.itemsize for step in self.stride]
-        view = np.lib.stride_tricks.as_strided(
-            self.storage.values[self.offset :], tuple(self.size), strides, writeable=False
-        )
-        return view.copy()
-
-
 def _tensor(storage, *form):
     """Stand in for torch._utils._rebuild_tensor_v2; Inert if the kind of number is unknown."""
     return Tensor(storage, *form) if isinstance(storage, Storage) else Inert()
@@ -105,6 +41,27 @@ def _tensor(storage, *form):
 def _parameter(data, *_):
     """Stand in for torch._utils._rebuild_parameter: return the tensor inside."""
     return data
+
+
+class _OrderedDict(collections.OrderedDict):
+    """Stand in for collections.OrderedDict, which Python 2 gives its items at once."""
+
+    def __init__(self, items=()):
+        super().__init__()
+        _fill(self, [part for item in items for part in item])
+
+
+def _fill(target, items) -> None:
+    """Add keys and values, one after the other, to a dict or to a stand-in.
+
+    Raises:
+        UserError: more than OTHER_KEYS keys that are no text.
+    """
+    other = sum(not isinstance(key, (str, bytes)) for key in items[::2])
+    if other and other + len(target if isinstance(target, dict) else ()) > OTHER_KEYS:
+        raise UserError(f"a dict with {other} keys that are no text; expected named arrays")
+    for key, value in zip(items[::2], items[1::2]):
+        target[key] = value
 
 
 def _getattr(*_):
@@ -150,7 +107,7 @@ def _encode(text, encoding):
 
 
 KNOWN = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("collections", "OrderedDict"): _OrderedDict,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("numpy", "dtype"): _DType,
@@ -211,25 +168,68 @@ class Unpickler(pickle._Unpickler):
         if isinstance(self.stack[-1], (_Array, _DType, Inert)):
             self.stack[-1].__setstate__(state)
 
-    dispatch: ClassVar[dict] = {**pickle._Unpickler.dispatch, pickle.BUILD[0]: load_build}
+    def load_bytearray8(self):
+        """Read the bytes that there are; Python's own method first makes as many as it is told."""
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    def load_set(self):
+        """Replace a set, which no state dict needs."""
+        self.append(Inert())
+
+    def load_frozenset(self):
+        """Replace a frozenset."""
+        self.pop_mark()
+        self.append(Inert())
+
+    def load_dict(self):
+        """Make a dict of the items since the mark."""
+        items = self.pop_mark()
+        self.append({})
+        _fill(self.stack[-1], items)
+
+    def load_setitem(self):
+        """Add one key and its value to the dict below them."""
+        value, key = self.stack.pop(), self.stack.pop()
+        _fill(self.stack[-1], [key, value])
+
+    def load_setitems(self):
+        """Add the items since the mark to the dict below it."""
+        items = self.pop_mark()
+        _fill(self.stack[-1], items)
+
+    dispatch: ClassVar[dict] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.EMPTY_SET[0]: load_set,
+        pickle.FROZENSET[0]: load_frozenset,
+        pickle.DICT[0]: load_dict,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+    }
 
 
-def to_arrays(value, made=None):
+def to_arrays(value, room: Room, made=None):
     """Convert tensors and arrays, also those inside dicts, to numpy arrays; keep all else.
 
     A dict that appears in several places is one dict in the result, too.
+
+    Raises:
+        UserError: a tensor that does not fit its storage; more arrays than `room` has place for.
     """
     made = {} if made is None else made
     if isinstance(value, Tensor):
+        room.take(value.bytes())
         return value.array()
     if isinstance(value, _Array):
         boxed = value.values.dtype.hasobject and value.values.shape == ()
-        return to_arrays(value.values[()], made) if boxed else value.values
+        room.take(value.values.nbytes)
+        return to_arrays(value.values[()], room, made) if boxed else value.values
     if isinstance(value, dict):
         if id(value) not in made:
             made[id(value)] = {}
             for key, inside in value.items():
-                made[id(value)][_text(key)] = to_arrays(inside, made)
+                made[id(value)][_text(key)] = to_arrays(inside, room, made)
         return made[id(value)]
     return value
 

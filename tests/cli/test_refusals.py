@@ -81,9 +81,10 @@ def test_damaged_models_that_look_whole(model, tmp_path, capfd):
         archive.writestr("metadata.json", "{}")
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "saved_model.pb").write_bytes(b"nonsense")
-    for name in ("a.tflite", "b.keras", "c"):
+    says = {"a.tflite": "cannot be loaded", "b.keras": "a .keras file with the", "c": "is damaged"}
+    for name, said in says.items():
         line = fails(capfd, "evaluate", tmp_path / name, "--dataset", "scenes")
-        assert name in line and "cannot be loaded" in line
+        assert name in line and (said in line or "ended the process" in line)
 
 
 def test_models_that_are_not_ours(model, tmp_path, capfd):

@@ -78,7 +78,7 @@ def test_four_bad_files_are_named_in_one_run(tmp_path, capfd, layout):
     assert errors == [f"keras-pspnet: {root}: 4 bad pairs, named above; fix or remove them"]
     assert "train: 2 good pairs, 50x40 pixels" in lines
     assert "val: 2 good pairs, 50x40 pixels" in lines
-    assert {file.name for file in out.iterdir()} == {"samples_train.png", "samples_val.png"}
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("layout", ["folder", "camvid"])

@@ -74,6 +74,6 @@ def test_messages_name_the_run_folder(folder, refused, tmp_path):
     (empty / "best.keras").unlink()
     with zipfile.ZipFile(empty / "best.keras", "w") as archive:
         archive.writestr("config.json", "{}")
-    assert refused(load_model, empty).startswith(f"{empty}: the model cannot be loaded (")
+    assert refused(load_model, empty).startswith(f"{empty}: a .keras file with the members config")
     line = refused(check_model, folder / "run", "tflite")
     assert line == f"{folder / 'run'}: is a .keras file; expected a .tflite file"

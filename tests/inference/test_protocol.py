@@ -17,7 +17,8 @@ from keras_pspnet.cli import main
 from keras_pspnet.inference import enlarge, windows
 from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import softmax
-from keras_pspnet.inference.load import MAX_THREADS, as_predictor, load_model
+from keras_pspnet.inference.exported import MAX_THREADS
+from keras_pspnet.inference.load import as_predictor, load_model
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.inference.segment import Protocol, probabilities, segment
 from keras_pspnet.inference.windows import TILE_BYTES

@@ -34,6 +34,9 @@ def now(data, recipe=RECIPE):
     return fingerprint(*open_splits(recipe, data), data)
 
 
+ROW = dict.fromkeys(("epoch", "loss", "val_loss", "main_mIoU", "val_main_mIoU", "learning_rate"), 1)
+
+
 def checkpoint(file, **state):
     """A file with a training state; no test here loads its model."""
     file.parent.mkdir(exist_ok=True)
@@ -184,7 +187,7 @@ def test_a_checkpoint_of_an_earlier_version_says_so(data, tmp_path, refused):
 @pytest.mark.parametrize("beside", [None, "recipe.json"])
 def test_a_best_keras_of_another_run_is_not_replaced(tmp_path, refused, resume, beside):
     out = tmp_path / "run"
-    checkpoint(out / "best.keras", history=[{}, {}], best=0.5)
+    checkpoint(out / "best.keras", history=[ROW, ROW], best=0.5)
     if beside:
         (out / beside).write_text(json.dumps({**RECIPE.to_config(), "data_dir": None}))
     message = refused(check_run, RECIPE, out, resume)
@@ -204,7 +207,7 @@ def test_a_file_that_is_only_called_best_keras_is_not_replaced_either(tmp_path, 
 def test_a_run_killed_at_the_end_of_its_first_epoch_starts_again(data, tmp_path, refused):
     """It wrote best.keras and recipe.json; last.keras would have come next."""
     out = tmp_path / "run"
-    checkpoint(out / "best.keras", history=[{}], best=0.5, data=now(data))
+    checkpoint(out / "best.keras", history=[ROW], best=0.5, data=now(data))
     (out / "recipe.json").write_text(json.dumps({**RECIPE.to_config(), "data_dir": None}))
     check_run(RECIPE, out, True)
     assert is_resumable(RECIPE, out, now(data)) is False
@@ -257,7 +260,7 @@ def test_a_training_that_fails_in_its_first_epoch_deletes_what_it_wrote_alone(
     with pytest.raises(UserError, match="diverged"):
         fit(RECIPE, out, data_dir=data)
     assert not out.exists()
-    checkpoint(out / "best.keras", history=[{}], best=0.5, data=now(data))
+    checkpoint(out / "best.keras", history=[ROW], best=0.5, data=now(data))
     (out / "recipe.json").write_text(json.dumps({**RECIPE.to_config(), "data_dir": None}))
     with pytest.raises(UserError, match="diverged"):
         fit(RECIPE, out, data_dir=data, resume=True)

@@ -45,3 +45,13 @@ def resumed_at(output):
 
 def digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def code_version():
+    """Changes with any committed or uncommitted file that the checks depend on."""
+    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).split("\n")
+    left_out = ("benchmarks/", "docs/")
+    kept = [n for n in listed if n and not n.startswith(left_out) and not n.endswith(".md")]
+    files = [name for name in sorted(kept) if (ROOT / name).is_file()]
+    text = "".join(f"{name} {digest(ROOT / name)}\n" for name in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,19 +6,19 @@
 Resumable. Its summary is benchmarks/results/verify.json.
 """
 
-import hashlib
 import json
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from shell import KEPT, RESULTS, ROOT, digest, run
+from shell import KEPT, RESULTS, code_version
 from verify_cluster import cluster
 from verify_devices import in_mediapipe, in_tflite_runtime, in_the_browser
 from verify_installs import bare_clone_demo, bare_clone_test, clean_install
 from verify_jax import jax
 from verify_kills import full_disk, killed_and_resumed, killed_export, same_bits
+from verify_mutations import mutations
 from verify_networks import converted, foreign_backbones
 from verify_report import report_in_a_browser
 from verify_soak import soak
@@ -35,6 +35,7 @@ CHECKS = (
     killed_and_resumed,
     eight_threads,
     soak,
+    mutations,
     report_in_a_browser,
     jax,
     several_devices,
@@ -49,16 +50,6 @@ CHECKS = (
     bare_clone_demo,
     bare_clone_test,
 )
-
-
-def code_version():
-    """Changes with any committed or uncommitted file that the checks depend on."""
-    listed = run("git", "ls-files", "-co", "--exclude-standard", cwd=ROOT).split("\n")
-    left_out = ("benchmarks/", "docs/")
-    kept = [n for n in listed if n and not n.startswith(left_out) and not n.endswith(".md")]
-    files = [name for name in sorted(kept) if (ROOT / name).is_file()]
-    text = "".join(f"{name} {digest(ROOT / name)}\n" for name in files)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def main():

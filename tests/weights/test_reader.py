@@ -1,16 +1,22 @@
 """Checkpoints of PyTorch's legacy format, written here byte by byte; nothing in one may run."""
 
 import io
+import json
 import os
 import pickle
+import resource
 import sys
+import time
 import types
+import zipfile
 from collections import OrderedDict
 
+import h5py
 import numpy as np
 import pytest
 
 from keras_pspnet.errors import UserError
+from keras_pspnet.weights import tensors
 from keras_pspnet.weights.reader import LEGACY_MAGIC, read_arrays
 from keras_pspnet.weights.unpickler import Inert, Unpickler
 
@@ -221,3 +227,67 @@ def test_a_file_that_is_no_pickle_is_called_so(refused, write):
 
 def test_a_missing_file_gets_one_line_with_its_name(refused, tmp_path):
     assert "none.pth" in refused(read_arrays, tmp_path / "none.pth")
+
+
+MODULUS = 2**61 - 1  # Python hashes whole numbers by their remainder
+
+
+def pickled(*operations):
+    return b"\x80\x04" + b"".join(operations) + b"."
+
+
+def long(number):
+    return b"\x8a\x0a" + number.to_bytes(10, "little")
+
+
+COLLIDING = [long(n * MODULUS) for n in range(1, 20_001)]
+HOSTILE = {
+    "a bytearray of 4 GB": b"\x96" + (2**32).to_bytes(8, "little"),
+    "a set of one hash": b"\x8f(" + b"".join(COLLIDING) + b"\x90",
+    "a frozenset of one hash": b"(" + b"".join(COLLIDING) + b"\x91",
+    "keys of one hash": b"}(" + b"N".join(COLLIDING) + b"Nu",
+    "keys of one hash, one by one": b"}" + b"".join(key + b"Ns" for key in COLLIDING),
+    "keys of one hash, after a mark": b"(" + b"N".join(COLLIDING) + b"Nd",
+    "an OrderedDict of one hash": b"ccollections\nOrderedDict\n(("
+    + b"".join(key + b"N\x86" for key in COLLIDING)
+    + b"ltR",
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_pickle_takes_no_time_and_no_memory(refused, write, kind):
+    before, peak = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(read_arrays, write(pickled(HOSTILE[kind])))
+    assert time.process_time() - before < 5
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < peak + 2**19  # KiB
+
+
+def test_arrays_far_larger_than_the_file_are_refused(refused, write, monkeypatch):
+    """Views of one storage, expanded ones, datasets without bytes: each alone is small enough."""
+    views = {f"a{n}": Tensor(A, 0, (24, 2**21), (1, 0)) for n in range(2)}
+    assert "far larger than the file" in refused(read_arrays, write(legacy(views, [A])))
+    monkeypatch.setattr(tensors, "EXPANDED_BYTES", 100)
+    whole = {f"a{n}": Tensor(A, 0, (24,), (1,)) for n in range(50)}
+    assert "far larger than the file" not in str(read_arrays(write(legacy(whole, [A]))))
+    many = {f"a{n}": Tensor(A, 0, (24,), (1,)) for n in range(1000)}
+    many = {"a": many["a0"], **{name: many["a0"] for name in many}}
+    assert "far larger than the file" in refused(read_arrays, write(legacy(many, [A])))
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        for number in range(30):
+            file.create_dataset(f"a{number}", (10_000,), "f4")  # unwritten
+    assert "far larger than the file" in refused(read_arrays, write(stream.getvalue()))
+    for size, limit in ((6, None), (6000, "far larger than the file")):
+        entry = {"dtype": "F32", "shape": [size], "data_offsets": [0, 4 * size]}
+        header = json.dumps({f"a{n}": entry for n in range(500)}).encode()
+        file = write(len(header).to_bytes(8, "little") + header + bytes(4 * size))
+        assert limit in refused(read_arrays, file) if limit else len(read_arrays(file)) == 500
+
+
+def test_a_zip_file_whose_members_overlap_is_refused(refused, write):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("x/data.pkl", pickled(b"}"))
+        archive.writestr("x/data/0", bytes(1000))
+    data = stream.getvalue().replace((1000).to_bytes(4, "little"), (2**20).to_bytes(4, "little"))
+    assert "overlap" in refused(read_arrays, write(data))
