@@ -79,7 +79,7 @@ def has_card(path):
 
 
 def check_first_run(path, threads):
-    """Run a file once in a child process, of which it may take 60 seconds and 4 GB."""
+    """Run a file once in a child process, for 60 seconds of processor time and 4 GB."""
     said, say = os.pipe()
     if not (child := os.fork()):
         try:
@@ -87,7 +87,7 @@ def check_first_run(path, threads):
 
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             resource.setrlimit(resource.RLIMIT_DATA, (2**32, 2**32))
-            signal.alarm(60)
+            resource.setrlimit(resource.RLIMIT_CPU, (60, 65))
             run, size, _ = opened(path, threads)
             run(np.zeros((*size, 3), np.uint8))
         except Exception as error:

@@ -17,7 +17,10 @@ from keras_pspnet.files import read_bytes
 from keras_pspnet.inference.exported import open_exported, reason_of
 
 SECONDS = 60
-"""How long the first run may take, with the start of Python and of TensorFlow."""
+"""Processor time that the first run may take, with the start of Python and of TensorFlow."""
+
+WAIT = 600
+"""Seconds after which it is given up, on a machine that is busy or has no such limits."""
 
 MEMORY = 4 * 2**30
 """Bytes of memory that the first run may take."""
@@ -48,11 +51,11 @@ def check_first_run(path, kind: str) -> None:
     command = [sys.executable, "-P", "-m", __name__, str(path), kind]
     # This package, also where it is no installed one; -P leaves the working folder out.
     places = [*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parents[2])]
-    options = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(places)}, "timeout": SECONDS}
+    options = {"env": {**os.environ, "PYTHONPATH": os.pathsep.join(places)}, "timeout": WAIT}
     try:
         done = subprocess.run(command, capture_output=True, check=False, **options)
     except subprocess.TimeoutExpired as error:
-        raise UserError(f"{path}: no answer in {SECONDS} s; {REMEDY}") from error
+        raise UserError(f"{path}: no answer in {WAIT} s; {REMEDY}") from error
     said = done.stdout.decode(errors="replace").splitlines()
     if done.returncode == 2 and said:
         raise UserError(said[-1])
@@ -60,6 +63,8 @@ def check_first_run(path, kind: str) -> None:
         code, how = done.returncode, f"exit code {done.returncode}"
         with contextlib.suppress(ValueError):
             how = signal.Signals(-code).name
+        if how == "SIGXCPU":
+            raise UserError(f"{path}: no answer in {SECONDS} s of processor time; {REMEDY}")
         raise UserError(
             f"{path}: damaged: it ended the process that first ran it ({how}); export it again"
         )
@@ -92,6 +97,7 @@ def main(path, kind) -> int:
 
         resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
     try:
         predictor = open_exported(path, kind)
         noise = np.random.default_rng(0).integers(0, 256, (1, *predictor.size, 3), np.uint8)

@@ -28,7 +28,10 @@ PLACE = KEPT / "mutations"
 STATE = PLACE / "mutations.json"
 
 SECONDS = 60
-"""How long one input may take."""
+"""Processor time that one input may take."""
+
+WAIT = 300
+"""Seconds after which it hangs, without taking any."""
 
 ADDRESSES = 8 * 2**30
 """Bytes of addresses that a process may map; TensorFlow maps more than it uses."""
@@ -122,6 +125,7 @@ def child(base, reader, chance, top, said):
         (top / "listed.json").write_text(json.dumps(listing(top / "in")))
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 5))
         code = read()
     except SystemExit as ended:  # of argparse
         code = ended.code
@@ -139,19 +143,19 @@ def watched(pid):
     while True:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
         if ended:
-            return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, waited > SECONDS
+            return os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, waited > WAIT
         time.sleep(0.01)
         now = time.monotonic()
         waited += min(now - before, 0.1)  # while this process stands still, so does the other
         before = now
-        if waited > SECONDS:
+        if waited > WAIT:
             os.killpg(pid, signal.SIGKILL)
 
 
 def judged(top, code, err, peak, hung) -> str:
     """Return "refused", "read", or what is bad."""
     lines = [line for line in err.splitlines() if line not in QUIET]
-    if hung:
+    if hung or code == -signal.SIGXCPU:
         return "hang"
     if code < 0:
         return signal.Signals(-code).name
@@ -167,7 +171,7 @@ def judged(top, code, err, peak, hung) -> str:
         return "over 4 GB"
     if len(lines) != (code == 2):
         return "more than one line"
-    left = [top / "tmp" / name for name in listing(top / "tmp") + listing(top / "home")]
+    left = listing(top / "tmp")  # in the home folder libraries keep what they like
     if code == 2:
         left += [top / "cwd" / name for name in listing(top / "cwd")]
         before = json.loads((top / "listed.json").read_text())
