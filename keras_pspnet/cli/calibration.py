@@ -117,7 +117,8 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file}: not the recipe of a training ({error})") from error
     quiet.quiet_datasets(recipe.dataset)
-    options = {"split": recipe.train_split, "size": recipe.crop, "download": False}
+    size = recipe.crop if "crop" in run else None
+    options = {"split": recipe.train_split, "size": size, "download": False}
     source = open_source(recipe.dataset, data_dir, **options).first(recipe.train_images).paired()
     pairs = []
     for index in evenly_spaced(range(len(source)), CALIBRATION_PICTURES):

@@ -60,8 +60,8 @@ def check_operators(path) -> None:
             for node in nodes:
                 if node.op not in allowed and node.op not in functions:
                     raise UserError(
-                        f"{path}: its operator {node.op} is none of a network's; a SavedModel is a "
-                        "program: run only what you trust, with TensorFlow itself"
+                        f"{path}: its operator {node.op} is in no SavedModel of export_model; a "
+                        "SavedModel is a program: run only what you trust, with TensorFlow itself"
                     )
 
 

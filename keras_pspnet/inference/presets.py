@@ -37,7 +37,7 @@ def cards() -> dict[str, dict]:
     for folder in SHIPPED:
         for file in sorted(folder.glob("*.card.json")):
             card = json.loads(read_bytes(file))
-            if card["file"].endswith(".keras"):  # beside them are cards of exported files
+            if card.get("file", ".keras").endswith(".keras"):  # other cards are of exported files
                 found.setdefault(file.name.removesuffix(".card.json"), card)
     return found
 

@@ -86,7 +86,7 @@ def state_dict(content: dict, path) -> dict[str, np.ndarray]:
             kind = type(value).__name__
             raise UserError(f"{path}: {key} is a {kind}, not an array; expected a state dict")
         if value.dtype.kind not in "fiub":
-            raise UserError(f"{path}: {key} holds no numbers; expected a state dict")
+            raise UserError(f"{path}: {key} holds {value.dtype}; expected numbers")
         while key.startswith("module."):
             key = key.removeprefix("module.")
         add_new(arrays, key, value, path)

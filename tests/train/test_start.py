@@ -132,7 +132,7 @@ def test_a_run_with_a_start_that_was_killed_ends_with_the_same_bits(
     assert says.count(f"starting from {base}: {names}\n") == 1
     message = refused(fit, recipe, tmp_path, start=model, resume=True)  # not the file's bytes
     assert f"{tmp_path}: its run has the start with the SHA-256" in message
-    assert "not from a model (" in message
+    assert "not a model (" in message
     with eagerly():
         fit(recipe, tmp_path, start=base, resume=True)
     for name in ("last.keras", "best.keras", "history.csv"):
