@@ -156,6 +156,32 @@ def peers():
     return lines
 
 
+def training():
+    """Return Markdown lines: training steps against PyTorch, and where their time goes."""
+    steps, profile = read("training")["networks"], read("profile")["networks"]
+    names = ("ours, s", "PyTorch, s", "times its speed", "ours, GB", "PyTorch, GB")
+    lines = ["| a training step, two cores | " + " | ".join(names) + " |"]
+    lines.append("|---|" + "---:|" * len(names))
+    for name, row in steps.items():
+        ours = row["programs"]["keras_pspnet"]
+        others = [value for key, value in row["programs"].items() if key != "keras_pspnet"]
+        peer = min(others, key=lambda program: program["seconds"])
+        backbone = {"r": "PSPNet-50", "e": "EfficientNet-Lite0"}[name[0]]
+        size = "x".join(map(str, row["size"]))
+        cells = [f"{backbone}, output stride {row['stride']}, {size}, batch {row['batch']}"]
+        cells += [f"{program['seconds']:.2f}" for program in (ours, peer)]
+        cells.append(f"{row['times_the_speed_of_PyTorch']:.2f}")
+        cells += [f"{program['peak_gigabytes']:.2f}" for program in (ours, peer)]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "Of a step's time, convolutions take:", ""]
+    for name, row in profile.items():
+        times = row["milliseconds_of_operators"]
+        share = sum(value for key, value in times.items() if "Conv2" in key)
+        share /= 1000 * row["seconds_a_step"]
+        lines.append(f"- {name}: at least {share:.0%} of {row['seconds_a_step']:.2f} s.")
+    return lines
+
+
 def mobile():
     """Return Markdown lines: small networks for phones."""
     names = ("mIoU", "in int8", "ms float32", "ms int8", "MB int8", "MB held")
@@ -253,7 +279,7 @@ def failures():
 BLOCKS = {
     "README.md": [figures],
     "docs/reliability.md": [mutations],
-    "docs/results.md": [scenes, camvid, peers, mobile, pictures],
+    "docs/results.md": [scenes, camvid, peers, training, mobile, pictures],
     "docs/what-it-sees.md": [receptive_field, failures],
 }
 
