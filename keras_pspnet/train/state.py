@@ -9,8 +9,8 @@ from pathlib import Path
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import check_regular, read_member
 
-ERRORS = (OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError)
-ERRORS += (NotImplementedError, zipfile.BadZipFile, zlib.error)
+ERRORS = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
+ERRORS += (zipfile.BadZipFile, zlib.error)
 """What a damaged file raises."""
 
 STATE = "training_state.json"

@@ -103,7 +103,7 @@ def _other(random, value):
 
 def damaged_text(random, data: bytes) -> bytes:
     """Change a JSON file as JSON, or now and then as bytes."""
-    with contextlib.suppress(ValueError):  # damaged before
+    with contextlib.suppress(ValueError, RecursionError):  # damaged before, or nested too deeply
         if random.random() < 0.8:
             return json.dumps(damaged_json(random, json.loads(data))).encode()
     return damaged_bytes(random, data)

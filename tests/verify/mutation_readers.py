@@ -75,13 +75,15 @@ def picture(random, base, folder):
         options = {"exif": exif}
     if kind == "tif":
         options = {"compression": random.choice((None, "jpeg", "tiff_lzw", "packbits", "group4"))}
+    if options.get("compression") == "group4":
+        image = image.convert("1")
     if kind == "blp":
         image = image.convert("P")
     name = {"jpg": "JPEG", "tif": "TIFF"}.get(kind, kind.upper())
     try:
         image.save(stream, name, **options)
     except OSError:  # a mode that the format cannot hold
-        image.convert("1" if options.get("compression") == "group4" else "RGB").save(stream, name)
+        image.convert("RGB").save(stream, name)
     ending = kind if random.random() < 0.8 else random.choice(("png", "jpg", "tif"))
     path = folder / f"picture.{ending}"
     path.write_bytes(mutate.damaged_bytes(random, stream.getvalue()))

@@ -94,6 +94,8 @@ def one_input(base, name, reader, seed, number) -> str:
         top, said = Path(top) / "top", (Path(top) / "out.txt", Path(top) / "err.txt")
         for part in ("in", "tmp", "home", "cwd"):
             (top / part).mkdir(parents=True)
+        for file in said:
+            file.touch()
         chance = random.Random(f"{seed} {name} {number}")
         pid = os.fork()
         if not pid:
