@@ -50,4 +50,4 @@ def test_a_configuration_that_is_no_text_is_passed_over(arrays):
 
 
 def test_an_array_of_objects_is_no_weight(refused):
-    assert "no numbers" in refused(state_dict, {"a": np.array([None])}, "file")
+    assert "expected numbers" in refused(state_dict, {"a": np.array([None])}, "file")
