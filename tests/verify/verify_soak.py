@@ -18,8 +18,8 @@ MORE = 8
 
 GROWTH = {"reload": 300, "steps": 30, "segment": 40, "requests": 10}
 """MiB that may be gained over the last two thirds of the calls. One network, batch, picture or kB
-kept at each call would be 2800, 110, 100 and 7 there. Of each network that TensorFlow has run and
-that is gone, it keeps 1 to 2 MiB in no Python object."""
+kept at each call would be 2800, 110, 100 and 7 there. Each reload of a file that TensorFlow runs
+keeps 1 to 2 MiB in no Python object; why is not known."""
 
 MODELS = f"""
 import pathlib, sys
