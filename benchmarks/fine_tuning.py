@@ -37,7 +37,7 @@ def main():
     runs = {}
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "cars"
-        write_folder(options.data_dir, data)
+        write_folder(options.data_dir, data, lambda index: "train" if index < PICTURES else "val")
         for seed in range(options.seeds):
             for name, start in (("ImageNet", None), ("the other drives", options.start)):
                 out, began = Path(folder) / f"{len(runs)}", time.monotonic()
@@ -45,7 +45,7 @@ def main():
                 train.fit(recipe, out, data_dir=data, start=start)
                 runs[f"from {name}, seed {seed}"] = {
                     "minutes": round((time.monotonic() - began) / 60, 1),
-                    **scored(out, data),
+                    **scored(out / "last.keras", data, "val"),
                 }
                 print(name, seed, runs[f"from {name}, seed {seed}"], flush=True)
     text = {
@@ -60,14 +60,14 @@ def main():
     RESULT.write_text(json.dumps(text, indent=2) + "\n")
 
 
-def write_folder(camvid, out):
-    """Write the drive as a folder of pictures and masks of two classes."""
+def write_folder(camvid, out, split_of):
+    """Write the drive as pictures and masks of two classes; split_of(index) names the split."""
     from keras_pspnet.data.datasets import open_source
 
     source = open_source("camvid", camvid, split=f"clip:{CLIP}").paired()
     car = source.labels.names.index("Car")
     for index, (name, image, mask) in enumerate(source.examples()):
-        split = "train" if index < PICTURES else "val"
+        split = split_of(index)
         mask = np.where(mask == 255, 255, mask == car).astype(np.uint8)
         for kind, array in (("images", image), ("masks", mask)):
             (out / kind / split).mkdir(parents=True, exist_ok=True)
@@ -75,16 +75,16 @@ def write_folder(camvid, out):
     (out / "labels.json").write_text(json.dumps({"names": ["background", "Car"]}))
 
 
-def scored(run, data):
-    """The scores of a run's last network, and the mIoU of its validation after each epoch."""
+def scored(file, data, split):
+    """The scores of a run's network, and the mIoU of its validation after each epoch."""
     from keras_pspnet.data.datasets import open_source
     from keras_pspnet.inference.load import load_model
     from keras_pspnet.inference.segment import segment
     from keras_pspnet.scoring import metrics
 
-    model, source = load_model(run / "last.keras"), open_source("folder", data, split="val")
+    model, source = load_model(file), open_source("folder", data, split=split)
     scores = metrics.evaluate(lambda image: segment(model, image), source.examples(), source.labels)
-    history = (run / "history.csv").read_text().splitlines()
+    history = (file.parent / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("val_main_mIoU")
     return {
         "mIoU": round(scores["mIoU"], 4),

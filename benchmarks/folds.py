@@ -48,7 +48,7 @@ class Folds:
     def trained(self, name: str, changes: dict, splits: tuple[str, str], teacher=None) -> Path:
         """Return the folder of a finished training; train it, or the rest of it.
 
-        Its seconds, also those of what was cut off, stand in NAME.json beside it.
+        NAME.json next to it has its seconds, those of interrupted parts included.
         """
         out, times = self.runs / name, self.runs / f"{name}.json"
         before = {"finished": False, "seconds": 0, "GFLOP per second": []}
@@ -80,7 +80,7 @@ class Folds:
     def scored(self, runs: dict[str, Path], kind: str = "keras") -> dict:
         """Return the scores of runs on the clips that they left out, and of the added matrices.
 
-        The matrices stand beside each run and are not counted again.
+        Each run keeps its matrices, which are not counted again.
 
         Args:
             runs: clip -> run folder.

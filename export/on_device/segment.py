@@ -70,7 +70,7 @@ def load(path, threads):
 
 
 def has_card(path):
-    """Return whether the card of an export stands beside a file: then the file has been run."""
+    """Return whether a file has the card of its export next to it: then it has been run."""
     try:
         with open(os.path.splitext(path)[0] + ".card.json", "rb") as card, open(path, "rb") as file:
             return json.load(card)["sha256"] == hashlib.sha256(file.read()).hexdigest()

@@ -10,8 +10,8 @@ RARE = 0.5
 eleven of CamVid it takes the five that cover 1.2 % of the pixels or less."""
 
 DRAWS = 8
-"""The other picture's augmentation draws from seed + [0, DRAWS]; the first one's own draws end
-before it."""
+"""Offset of the seed for the other picture's augmentation, larger than the number of draws of one
+augmentation, so that both are independent."""
 
 
 def rare_classes(pixel_counts) -> tuple[int, ...]:

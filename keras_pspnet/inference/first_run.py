@@ -32,7 +32,7 @@ _passed: set[str] = set()
 
 
 def check_first_run(path, kind: str) -> None:
-    """Run a file of `export_model` once in a child process, unless its card stands beside it.
+    """Run a file of `export_model` once in a child process, unless its card is next to it.
 
     The card says that `export_model` has run the file. Any .json card in its folder counts whose
     `sha256` is the file's.

@@ -116,8 +116,8 @@ def load_model(path, *, threads=None):
         Several threads may share it: a `Predictor`, and `segment` with either, compute one call
         after the other, so that memory stays that of one call and each thread gets its own answer.
 
-    A SavedModel, `.tflite` or `.onnx` file whose card does not stand beside it runs once in a child
-    process first: what ends a process, or takes more than `first_run` allows, is an error.
+    A SavedModel, `.tflite` or `.onnx` file without its card next to it runs once in a child process
+    first: what ends a process, or takes more than `first_run` allows, is an error.
 
     Raises:
         UserError: the file does not exist, is not a model of this package, is damaged, or cannot be
