@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 from shell import KEPT, RESULTS, code_version
@@ -69,7 +70,9 @@ def main():
                 result = {"passed": True, **check(Path(folder))}
             except Exception as error:
                 failed += 1
-                said = f"{type(error).__name__}: {error}"  # the reason stands at the end
+                at = traceback.extract_tb(error.__traceback__)[-1]
+                said = f"line {at.lineno}: {at.line}\n{type(error).__name__}: {error}"
+                # A command says its reason at the end.
                 result = {"passed": False, "error": said[:200] + said[200:][-1800:]}
         result |= {"seconds": round(time.monotonic() - start), "code": version}
         print(f"    {json.dumps(result)}", flush=True)

@@ -50,7 +50,7 @@ def jax(folder):
     ends = [folder / name / "trained_tensorflow.npz" for name in ("tensorflow", "jax")]
     result["training"] = {"steps": 10, **largest_difference(*ends)}
     result["training"]["of_the_way"] = distance(*ends) / distance(start, ends[0])
-    assert result["training"]["difference"] <= 1e-4, result
+    assert result["training"]["difference"] <= 3e-4, result
     assert result["training"]["of_the_way"] <= 1e-2, result
     assert len(histories[0]) == len(histories[1]) == 22, histories
     for (key, theirs), (_, ours) in zip(*histories):
