@@ -4,7 +4,7 @@ r"""Streets that a network never saw: what makes the phone network of CamVid bet
     python benchmarks/streets.py CAMVID --estimate # says what is left to train and for how long
     python benchmarks/streets.py CAMVID --study    # the candidates alone
     python benchmarks/streets.py CAMVID --study --only detail   # one of them, beside what was kept
-    python benchmarks/streets.py CAMVID --short    # instead of all: SHORT, 14 epochs, and its preset
+    python benchmarks/streets.py CAMVID --short    # instead of all: 14 epochs, and a preset
 
 Candidates are tried one after the other on two folds (folds.py), 10 epochs at output stride 16, one
 seed; each is kept if the mIoU of the added confusion matrices gains. Then what was kept is trained
