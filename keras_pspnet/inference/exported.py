@@ -10,7 +10,6 @@ from keras_pspnet import machine
 from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import plain_path, read_bytes, read_member
-from keras_pspnet.inference.operators import check_operators
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.labels import LabelSet
 
@@ -41,7 +40,6 @@ def reason_of(error: Exception) -> str:
 def _saved_model(path, _) -> Predictor:
     import tensorflow as tf
 
-    check_operators(path)
     with plain_path(Path(path)) as folder:
         loaded = tf.saved_model.load(str(folder))
     _check_signature(path, loaded.signatures)

@@ -35,6 +35,10 @@ def _choice(*options):
     return dataclasses.field(default=options[0], metadata={"options": options})
 
 
+MAX_SIDE, MAX_PIXELS = 8192, 4096 * 4096
+"""Of a crop. Resizing is a product with a matrix as large as the square of a side."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Every setting that decides what a training computes.
@@ -119,7 +123,7 @@ class Recipe:
     detail: int = _number(0, 0, 100_000)
     dropout: float = _number(0.1, 0, 0.99)
     align_corners: bool = True
-    crop: tuple[int, int] = _number((473, 473), 17, 100_000)
+    crop: tuple[int, int] = _number((473, 473), 17, MAX_SIDE)
     train_split: str = "train"
     val_split: str = "val"
     train_images: int | None = _number(None, 1, 10**9)
@@ -162,6 +166,11 @@ class Recipe:
             raise UserError(
                 "recipe: batch_size=1 gives the batch norm of the pyramid's bin of 1 a single "
                 "value a channel; expected batch_size=2 or more, or bins without 1, as bins=2,3,6"
+            )
+        if self.crop[0] * self.crop[1] > MAX_PIXELS:
+            raise UserError(
+                f"recipe: crop={self.crop} has more than {MAX_PIXELS} pixels; crops of 473x473 or "
+                "713x713 are usual"
             )
         if self.coarse_epochs > self.epochs:
             raise UserError(
