@@ -30,10 +30,12 @@ for index in range(int(sys.argv[2])):
 
 UPLOAD = """
 import sys
+from pathlib import Path
 import fsspec
-store = fsspec.filesystem("s3")
+store, files = fsspec.filesystem("s3"), sorted(Path(sys.argv[1]).iterdir())
 store.mkdir("bucket")
-store.put(sys.argv[1], "bucket/photos/", recursive=True)
+# With lists fsspec does not guess whether the folder's own name belongs to the paths.
+store.put([str(file) for file in files], [f"bucket/photos/{file.name}" for file in files])
 """
 
 DOWNLOAD = """
