@@ -65,12 +65,12 @@ def read_image(path, name=None) -> np.ndarray:
     with _opened(path, name, "picture") as image:
         _check_depth(image, name)
         deep = is_deep(image)
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16-bit grey, which Pillow would cut off at 255
             values = np.asarray(image)
             _check_16_bits(values, name)
             image = Image.fromarray(_to_bytes(values))
-        array = np.asarray(image.convert("RGB"))
+        array = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if deep and not array.any():
         _check_16_bits(_low_bytes(path, name), name)
     return array
@@ -146,7 +146,7 @@ def read_mask(path, name=None) -> tuple[np.ndarray, np.ndarray | None]:
                 f"{name}: a mask as {image.format}, which changes class ids; expected a PNG"
             )
         packed = str(image.tile[0].args) if image.tile else ""
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode in ("RGB", "RGBA"):
             return np.asarray(image)[..., :3], None
         if image.mode not in ("L", "P", "1"):
@@ -161,7 +161,8 @@ def read_mask(path, name=None) -> tuple[np.ndarray, np.ndarray | None]:
             palette[: len(colors)] = colors
         # Pillow scales 2- and 4-bit grey to 0..255, which is right for pictures only.
         scale = {"L;2": 85, "L;4": 17}.get(packed, 1)
-        return np.asarray(image).astype(np.uint8) // scale, palette
+        values = np.asarray(image).astype(np.uint8, copy=False)
+        return values // scale if scale > 1 else values, palette
 
 
 def orientation(path) -> int:
