@@ -49,7 +49,7 @@ def damaged_json(random, value):
     """Replace, remove, rename, copy or nest some values of a tree of dicts and lists."""
     value = copy.deepcopy(value)
     for _ in range(random.choice((1, 1, 1, 2, 3))):
-        places = _places(value)
+        places = _places(value) if isinstance(value, (dict, list)) else []
         if not places:
             return _other(random, value)
         container, key = random.choice(places)

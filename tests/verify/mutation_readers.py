@@ -103,6 +103,8 @@ def dataset(*kinds, files="*"):
         makers[kind](root)
         for _ in range(random.choice((1, 1, 2))):
             found = sorted(file for file in root.rglob(files) if file.is_file())
+            if not found:  # the first damage took the only one
+                break
             file = random.choice(found)
             data = file.read_bytes()
             if random.random() < 0.03:

@@ -118,12 +118,12 @@ def child(base, reader, chance, top, said):
     code = 97
     try:
         os.setsid()
-        for number, file in enumerate(said, 1):
-            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
+        print_to(said)
         os.chdir(top / "cwd")
         os.environ.update(TMPDIR=str(top / "tmp"), HOME=str(top / "home"))
         tempfile.tempdir = None
         read = reader.damage(chance, base, top / "in")
+        print_to(said)  # a library may have printed while it saved the undamaged picture
         (top / "listed.json").write_text(json.dumps(listing(top / "in")))
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -137,6 +137,12 @@ def child(base, reader, chance, top, said):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code or 0)
+
+
+def print_to(said):
+    """Send what this process prints to two files, which are emptied."""
+    for number, file in enumerate(said, 1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_TRUNC), number)
 
 
 def watched(pid):
