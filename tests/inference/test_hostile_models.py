@@ -84,6 +84,14 @@ def test_a_damaged_onnx_file_is_one_line(refused, file, kind):
     assert str(file) in refused(lambda: load_model(file)(PICTURE))
 
 
+def test_a_strange_onnx_file_that_runs_prints_nothing(file, capfd):
+    cast_to = [cast(TensorProto.FLOAT, "a"), helper.make_node("Mul", ["a", "k"], ["logits"])]
+    model = small(cast_to, constants=[constant("k", [2.0]), constant("k", [3.0])])
+    onnx.save(model, file)
+    assert load_model(file)(PICTURE).max() == 3
+    assert not capfd.readouterr().err
+
+
 def test_class_ids_without_a_label_are_refused(refused, tmp_path):
     model = small([cast(TensorProto.INT32, "a")], TensorProto.INT32)
     reduce = helper.make_node("ReduceMax", ["a"], ["classes"], axes=[3], keepdims=0)

@@ -252,7 +252,7 @@ def converted(random, base, folder):
     names = sorted(arrays)
     for _ in range(random.randint(1, 2)):
         name = random.choice(names)
-        value = arrays.pop(name)
+        value = np.atleast_1d(arrays.pop(name))
         way = random.randrange(5)
         if way == 0:
             arrays[name] = value[: len(value) // 2]
