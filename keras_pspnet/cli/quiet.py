@@ -43,6 +43,8 @@ def quiet_tensorflow() -> None:
             raise UserError(
                 "tensorflow is half-installed; run: pip install --force-reinstall tensorflow"
             ) from error
+    # TensorFlow logs the traceback of a damaged fingerprint.pb and goes on; TFDS logs its progress.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def check_backend() -> None:
@@ -136,7 +138,6 @@ def quiet_stdout(quiet: bool):
 
 
 def quiet_datasets(name: str) -> None:
-    """Import TensorFlow quietly and hide TFDS's log if the dataset `name` needs them."""
+    """Import TensorFlow quietly if the dataset `name` needs it."""
     if name.startswith("tfds:"):
         quiet_tensorflow()
-        logging.getLogger("absl").setLevel(logging.ERROR)

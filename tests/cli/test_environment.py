@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import sys
@@ -122,3 +123,9 @@ def test_who_ignores_a_hang_up_as_nohup_does_goes_on():
         assert cli.run("program", lambda _: os.kill(os.getpid(), signal.SIGHUP), None) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_what_tensorflow_logs_of_damaged_files_is_hidden(capfd):
+    quiet.quiet_tensorflow()
+    logging.getLogger("absl").error("Fingerprint was found, but")
+    assert not capfd.readouterr().err
