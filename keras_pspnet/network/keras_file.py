@@ -23,7 +23,8 @@ OBJECTS = tuple(
     for name in (
         *("activations", "constraints", "dtype_policies", "initializers", "layers", "losses"),
         *("metrics", "optimizers", "quantizers", "regularizers"),
-        *("src.dtype_policies", "src.layers", "src.models", "src.ops"),
+        *("src.activations", "src.applications.convnext", "src.dtype_policies", "src.layers"),
+        *("src.models", "src.ops"),
     )
 )
 """The modules of Keras that a network is made of; others hold functions that write and start."""
@@ -32,7 +33,7 @@ FUNCTIONS = ("builtins", "keras.activations", "keras.losses", "keras.metrics")
 """Where a function in a configuration may come from, beside packages that register theirs."""
 
 LARGEST_SIDE = 100_000
-"""Greatest height and width of a network's input in pixels, as of a recipe's crop."""
+"""Greatest height and width of a network's input in pixels."""
 
 
 def read_keras(path, name=None) -> keras.Model:

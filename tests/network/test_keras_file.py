@@ -90,6 +90,18 @@ def test_only_what_networks_are_made_of_is_named(refused, write, activation):
 
 
 @pytest.mark.parametrize(
+    "activation",
+    [
+        {"module": "keras.src.activations.activations", "class_name": "ReLU", "config": {}},
+        {"module": "keras.src.applications.convnext", "class_name": "LayerScale", "config": {}},
+    ],
+)
+def test_what_backbones_of_keras_are_made_of_is_read(write, activation):
+    text = json.dumps(config_of({"activation": activation}))
+    assert read_keras(write(good() | {"config.json": text})) == "Keras reads it"
+
+
+@pytest.mark.parametrize(
     "config",
     [
         config_of({"filters": 30_000_000}),
