@@ -71,7 +71,7 @@ def main():
         file = Path(folder) / card["file"]
         file.write_bytes(data)
         card |= scores(run, file, recipe["dataset"], options)
-        card |= {"scores": options.scores} if options.scores else {}
+        card |= {} if options.scores is None else {"scores": options.scores}
     card["recipe"] = recipe
     print(json.dumps(card, indent=2))
     if card["agreement"] < MIN_AGREEMENT or len(data) > MAX_BYTES:

@@ -189,7 +189,7 @@ def presets(_) -> None:
             place = str(preset_file(name))
         except UserError as error:  # not here, or another file
             place = str(error)
-        score = f"{card['scores'][0]['mIoU']:.3f}"
+        score = f"{card['scores'][0]['mIoU']:.3f}" if card["scores"] else "not measured"
         described = (card["dataset"], len(card["labels"]["names"]), f"{card['bytes'] / 1e6:.1f}")
         table.append((name, *map(str, described), score, card["licence"], place))
     print_table(table)
