@@ -91,5 +91,8 @@ def test_an_unknown_preset_gets_one_line_before_tensorflow(capfd, tmp_path, monk
     ):
         assert cli.main(command) == 2
         line = capfd.readouterr().err
-        assert line == "keras-pspnet: preset 'nothing' is not known; expected one of scenes\n"
+        assert (
+            line
+            == "keras-pspnet: preset 'nothing' is not known; expected one of camvid_lite0, scenes\n"
+        )
     assert not (tmp_path / "out").exists()
