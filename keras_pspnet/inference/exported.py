@@ -83,7 +83,7 @@ def _onnx(path, threads) -> Predictor:
         raise UserError(f"{path}: onnxruntime is missing; run: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4  # what it prints of a damaged file's errors is raised too
+    options.log_severity_level = 4  # print nothing: errors are raised
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     dtypes = {"tensor(uint8)": np.uint8}
     outputs = {spec.name: spec.shape for spec in session.get_outputs()}
