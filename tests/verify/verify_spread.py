@@ -15,6 +15,9 @@ from verify_jax import JAX
 
 KILLS = 5
 PROCESSES = 2
+JAX_ENDED = "Terminating process because the JAX distributed service detected fatal errors"
+"""What JAX says, with its own exit code, if its thread notices before ours that process 0 is gone.
+No setting of jax.distributed prevents it."""
 TINY = ("crop=49,49", "channels=8", "batch_size=4", "train_images=24", "val_images=3")
 
 
@@ -40,7 +43,9 @@ def several_devices(folder):
     for name in ("2_replicas", "4_replicas", "jax_4_devices", "2_processes"):
         pairs = [(folder / "one" / loss, folder / name / loss) for loss in LOSSES]
         result["largest_differences"][name] = {
-            "weights": max(difference(*pair, _is_weight) for pair in pairs),
+            "weights": max(
+                difference(*pair, lambda *item: not _is_statistic(*item)) for pair in pairs
+            ),
             "statistics": max(difference(*pair, _is_statistic) for pair in pairs),
         }
     for found in result["largest_differences"].values():
@@ -51,10 +56,6 @@ def several_devices(folder):
 
 def _is_kernel(name, value):
     return value.ndim == 4
-
-
-def _is_weight(name, value):
-    return not _is_statistic(name, value)
 
 
 def _is_statistic(name, value):
@@ -77,6 +78,7 @@ def killed_processes(folder):
 
     together(processes(folder / "whole"), env=environment)
     checkpoint, steps, waited = folder / "killed" / "last.keras", [], []
+    jax_first = 0
     for kill in range(KILLS):
         before = checkpoint.stat().st_mtime_ns if checkpoint.exists() else None
         started = [start(command, environment) for command in processes(folder / "killed")]
@@ -89,8 +91,11 @@ def killed_processes(folder):
         begun = time.monotonic()
         (out, errors), *_ = said(started)
         waited.append(round(time.monotonic() - begun, 1))
-        assert started[0].returncode == 2, (started[0].returncode, errors)
-        assert errors.count("\n") == 1 and "has ended" in errors, errors
+        if kill % PROCESSES == 0 and JAX_ENDED in errors:
+            jax_first += 1
+        else:
+            assert started[0].returncode == 2, (started[0].returncode, errors)
+            assert errors.count("\n") == 1 and "has ended" in errors, errors
         steps += resumed_at(out + victim.communicate()[0])
     steps += resumed_at(together(processes(folder / "killed"), env=environment)[0])
     assert max(waited) < 60 and len(set(steps)) > KILLS // 2, (waited, steps)
@@ -98,7 +103,12 @@ def killed_processes(folder):
         assert digest(folder / "killed" / name) == digest(folder / "whole" / name), name
     left = [path.name for path in (folder / "killed").iterdir() if path.name.startswith(".")]
     assert not left, left
-    return {"kills": KILLS, "resumed_at_steps": steps, "others_ended_after_seconds": waited}
+    return {
+        "kills": KILLS,
+        "ended_by_jax": jax_first,
+        "resumed_at_steps": steps,
+        "others_ended_after_seconds": waited,
+    }
 
 
 def free_address():
