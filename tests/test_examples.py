@@ -67,6 +67,7 @@ NOT_HERE = {  # what a line or a block of Python begins with, or holds -> where 
 }
 
 REPLACED = {  # what is too large, or has no file here
+    ".venv/bin/keras-pspnet": "keras-pspnet",
     "train_epoch_100.pth": str(ROOT / "tests/weights/checkpoints/semseg.pth"),
     "--out pspnet50_ade20k.keras": "--out converted.keras",
     "--crop 473 473 --scales 0.5,0.75,1,1.25,1.5,1.75": "--crop 49 49 --base 49 --scales 1,1.25",
