@@ -176,19 +176,20 @@ def trained_on_camvid(folder: Path, changes: dict, data) -> None:
 
 
 def write(done: dict, out: Path) -> None:
-    """Write the tables, with the rows whose trainings have all ended."""
+    """Write the tables, of the trainings that have ended."""
     tables = {}
     for title, table in TABLES.items():
         for row, (changes, paper) in table.items():
-            of_seeds = [done.get(name(changes, seed)) for seed in SEEDS]
-            if None in of_seeds:
+            seeds = [done[run] for seed in SEEDS if (run := name(changes, seed)) in done]
+            if not seeds:
                 continue
-            values = [seed["mIoU"] for seed in of_seeds]
+            values = [seed["mIoU"] for seed in seeds]
             tables.setdefault(title, {})[row] = {
+                "seeds": len(seeds),
                 "mIoU": round(float(np.mean(values)), 4),
                 "mIoU_std": round(float(np.std(values)), 4),
                 "pixel_accuracy": round(
-                    float(np.mean([seed["pixel_accuracy"] for seed in of_seeds])), 4
+                    float(np.mean([seed["pixel_accuracy"] for seed in seeds])), 4
                 ),
                 "paper_mIoU": paper,
             }
@@ -201,7 +202,6 @@ def write(done: dict, out: Path) -> None:
         "command": "python benchmarks/ablations.py",
         "machine": machine(),
         "recipe": {"name": "scenes", **SHORT},
-        "seeds": SEEDS,
         "hours": round(sum(row["seconds"] for row in done.values()) / 3600, 2),
         "tables": tables,
         "camvid_clip_0006R0": camvid,
