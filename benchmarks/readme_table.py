@@ -182,6 +182,30 @@ def training():
     return lines
 
 
+def reading():
+    """Return Markdown lines: reading and augmenting pictures, beside OpenCV in a DataLoader."""
+    lines = ["| read and augmented, a second and core | ours | OpenCV | times its speed |"]
+    lines.append("|---|---:|---:|---:|")
+    for name, row in read("reading")["pictures"].items():
+        ours, theirs = row["pictures_a_second_and_core"].values()
+        ratio = row["times_the_speed_of_the_peer"]
+        lines.append(f"| {name} | {ours:.0f} | {theirs:.0f} | {ratio:.2f} |")
+    return lines
+
+
+def cluster():
+    """Return Markdown lines: pictures a second on Ray, beside one process and the bare runner."""
+    networks = read("cluster")["networks"]
+    rows = list(next(iter(networks.values()))["pictures_a_second"])
+    lines = ["| pictures a second | " + " | ".join(networks) + " |"]
+    lines.append("|---|" + "---:|" * len(networks))
+    for row in rows:
+        found = (network["pictures_a_second"][row] for network in networks.values())
+        lines.append(f"| {row} | " + " | ".join(f"{value:.0f}" for value in found) + " |")
+    started = [f"{network['ray_start_seconds']:.0f}" for network in networks.values()]
+    return [*lines, "", f"Ray itself starts in {' and '.join(started)} seconds, which is left out."]
+
+
 def mobile():
     """Return Markdown lines: small networks for phones."""
     names = ("mIoU", "in int8", "ms float32", "ms int8", "MB int8", "MB held")
@@ -279,7 +303,8 @@ def failures():
 BLOCKS = {
     "README.md": [figures],
     "docs/reliability.md": [mutations],
-    "docs/results.md": [scenes, camvid, peers, training, mobile, pictures],
+    "docs/cluster.md": [cluster],
+    "docs/results.md": [scenes, camvid, peers, training, reading, mobile, pictures],
     "docs/what-it-sees.md": [receptive_field, failures],
 }
 

@@ -114,6 +114,7 @@ def worker(options, devices, coordinator=None, processes=1, process=0):
     images = rng.uniform(0, 255, (rows, *recipe.crop, 3)).astype("float32")
     masks = rng.integers(0, CLASSES, (rows, *recipe.crop)).astype("uint8")
     data = tf.data.Dataset.from_tensors((images, {"aux": masks, "main": masks})).repeat()
+    keras.utils.set_random_seed(recipe.seed)  # the same weights in every process
     with group.scope():
         labels = LabelSet.numbered(CLASSES)
         model = group.built(build(recipe, labels, np.ones(CLASSES), 1000))

@@ -26,6 +26,11 @@ def raise_first(errors) -> None:
         raise error from errors[0]
 
 
+def reason_of(error: BaseException) -> str:
+    """Return the first line of an error, at most 160 characters; its class if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
 PIP_NAMES = {"PIL": "pillow", "google": "protobuf", "yaml": "pyyaml"}
 """What pip calls a package, where it is not its name with hyphens."""
 

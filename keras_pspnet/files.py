@@ -208,9 +208,9 @@ def folder_or_nothing(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def plain_path(folder: Path) -> Iterator[Path]:
-    """Give a path to a folder that TensorFlow takes for no pattern: `[`, `*` and `?` are.
+    """Give a path to a folder without `[`, `*` and `?`, which TensorFlow would read as a pattern.
 
-    Where the path holds one of them it is a symbolic link in the temporary folder.
+    If the folder's own path has one of them, this is a symbolic link in the temporary folder.
     """
     if not set(str(folder)) & set("[]*?" + "\\" * (os.sep == "/")):
         yield folder

@@ -33,7 +33,7 @@ TURNS = {
 """What turns the stored pixels upright, by EXIF orientation."""
 
 NORMALIZED = 3
-"""What values reach at most that are normalized by ImageNet's mean and deviation: 2.64."""
+"""Upper bound of values normalized by ImageNet's mean and deviation, whose largest is 2.64."""
 
 OVERSHOOT = 64
 """How far floats may lie outside 0..255: cubic resizing of sharp edges goes 40 beyond."""

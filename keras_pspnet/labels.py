@@ -195,7 +195,7 @@ class LabelSet:
         return values
 
     def palette(self) -> np.ndarray:
-        """Return the colour of each 8-bit mask value, (256, 3) uint8; other values are black."""
+        """Return the colour of each class id, (256, 3) uint8; ids without a class are black."""
         table = np.zeros((256, 3), np.uint8)
         shown = min(len(self), 256)
         table[:shown] = self.colors[:shown]

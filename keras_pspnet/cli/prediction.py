@@ -12,6 +12,7 @@ from keras_pspnet import visualize
 from keras_pspnet.cli import quiet
 from keras_pspnet.cli.evaluation import protocol_of
 from keras_pspnet.cli.video import check_video, is_video, write_drawn
+from keras_pspnet.data.survey import DARK
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import (
     list_images,
@@ -34,9 +35,6 @@ LISTED = 5
 
 ENDS = ("_classes.png", "_overlay.png", "_overlay.jpg", "_confidence.png")
 """Ends of the names of what is written of a picture."""
-
-DARK = 16
-"""Largest value, of 0..255, of a picture whose 16 bits hold 12 at most: 4095 / 257, rounded."""
 
 JPEG_QUALITY = 90
 """Pillow's quality of an overlay with --jpeg."""

@@ -131,9 +131,10 @@ def quiet_stderr():
 @contextlib.contextmanager
 def quiet_stdout(quiet: bool):
     """Hide what Python prints to stdout within the block, if `quiet`."""
-    with open(os.devnull, "w") as devnull, contextlib.ExitStack() as stack:
-        if quiet:
-            stack.enter_context(contextlib.redirect_stdout(devnull))
+    if not quiet:
+        yield
+        return
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         yield
 
 

@@ -53,7 +53,7 @@ class Given:
         labels: of labels.json; None without one.
         colors: True if labels.json gives colours.
         uncovered: what pixels in no polygon are: "background" or "void".
-        said: where that was said, for messages; empty where it was not.
+        said: the option or file that says so, for messages; "" if nothing does.
     """
 
     labels: LabelSet | None = None
@@ -90,7 +90,7 @@ class Given:
 
 
 class Classes:
-    """The classes of polygons: the ids of their names, and the value of pixels in none.
+    """Map names of polygons to class ids; hold the value of pixels in no polygon.
 
     Args:
         names: list of the names that are used, in order.

@@ -60,7 +60,7 @@ class Augmentation:
         """Draw the resizing factor, the angle in radians, and whether to rotate, blur and flip."""
         draws = tf.random.stateless_uniform((4,), seed)
         scale, angle = self.scales, math.radians(self.rotation)
-        # The same draw gives the angle: where it is below the share, it is uniform there too.
+        # One draw says whether to rotate and how far: below the share it is uniform in 0..share.
         direction = 2 * draws[1] / max(self.rotation_share, 1e-9) - 1  # -1..1
         return (
             scale[0] + (scale[1] - scale[0]) * draws[0],

@@ -31,7 +31,7 @@ OF_DATASETS = {
     "annotations/training": "ade20k",
     "gtFine": "cityscapes",
 }
-"""Folders by which the layouts of `layouts` are told."""
+"""A folder -> the dataset of `layouts` that has it."""
 DEPTH = 3
 """How deep in a data set's folder annotations lie: images/train/camera/."""
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_pspnet import visualize
 from keras_pspnet.data import folder, splitting
+from keras_pspnet.data.annotated import counted
 from keras_pspnet.data.datasets import check_folder, open_source, splits_of
 from keras_pspnet.data.layouts import in_order
 from keras_pspnet.data.pairs import Source
@@ -147,7 +148,7 @@ def _warnings(sources, surveys, own: bool) -> list[str]:
 
 def pairs(count: int, kind: str) -> str:
     """Return "1 good pair", "2 good pairs" and so on."""
-    return f"{count} {kind} pair{'' if count == 1 else 's'}"
+    return counted(count, f"{kind} pair")
 
 
 def sizes(survey: Survey) -> str:

@@ -174,6 +174,7 @@ def _folders(path: Path) -> set[str]:
 
 
 def in_order(splits) -> list[str]:
+    """Return names of splits: "train", "val", then the others by name."""
     return sorted(splits, key=lambda split: (split != "train", split != "val", split))
 
 

@@ -224,10 +224,10 @@ def _labels(folder, files, labels: LabelSet | None) -> tuple[LabelSet, str]:
 
 
 def _meant_by_grey(folder, files, given: Given) -> LabelSet:
-    """Return the labels of labels.json; with `ids` where the masks hold their grey colours.
+    """Return the labels of labels.json, with `ids` if the masks hold the classes' grey values.
 
     Masks of 0, 128 and 255 are meant by colours of (0, 0, 0), (128, 128, 128) and (255, 255, 255).
-    They are not where a value is another class's id, or where 255 alone is no id, as it is void.
+    They are not if a value is another class's id, or if 255 alone is no id, as it is void.
     """
     labels, classes = given.labels, len(given.labels)
     grey = [(color[0], label) for label, color in enumerate(labels.colors) if len(set(color)) == 1]

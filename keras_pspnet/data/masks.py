@@ -9,7 +9,7 @@ TWICE = -1
 """In a table of colours: several classes have the colour."""
 
 MANY = 16
-"""Unknown colours in one mask, from which on they come from smoothing or lossy files."""
+"""Number of unknown colours in a mask from which on it was smoothed, or saved with losses."""
 
 
 def color_table(labels: LabelSet, void=()) -> dict[tuple[int, int, int], int]:

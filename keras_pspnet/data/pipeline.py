@@ -185,7 +185,7 @@ def validation(
 
 
 def _positions(first: int, last: int, batch_size: int, part):
-    """Return the places in the order of pictures that a part of some batches takes.
+    """Return the positions of pictures that one process reads for some batches.
 
     Args:
         first, last: numbers of the first batch and of the one after the last.
@@ -241,7 +241,7 @@ def _in_order(count):
 
 
 def _epochs(count, seed, shuffle):
-    """Return keys (index, seed) of all pictures; each epoch has other seeds, shuffled its order."""
+    """Return keys (index, seed) of all pictures; epochs have other seeds, shuffled other orders."""
     generator = tf.random.Generator.from_seed(seed)  # independent of TensorFlow's global seed
 
     def epoch(_):

@@ -11,7 +11,7 @@ from keras_pspnet.data.annotated import SPLITS
 from keras_pspnet.files import composed, read_bytes
 
 SHARE = 0.2
-"""Of the groups that go to val."""
+"""Share of the groups that go to val."""
 UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """What Label Studio puts before the name of an uploaded picture."""
 _NUMBERED = re.compile(r"^(.*[^\W_].*?)[ _.-]+(?:[a-z]{0,5}[_-]?)?\d+$", re.IGNORECASE)
@@ -70,7 +70,7 @@ def _hash(name: str) -> float:
 
 
 def in_both(train, val) -> list[str]:
-    """Return a warning of pictures that are to train on and to score on, or nothing.
+    """Return a warning if pictures of val are in train too, in a list, else an empty list.
 
     Pictures are the same if their bytes are, if they are variants of one original of Roboflow's,
     or if their names are, numbers aside: every split may count from 1. The very file of both

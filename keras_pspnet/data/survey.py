@@ -10,7 +10,7 @@ import numpy as np
 from keras_pspnet.errors import UserError
 
 DARK = 16
-"""What no value of a picture of 12 bits in a 16-bit file exceeds: 4095 / 257."""
+"""Largest 8-bit value of a picture of 12 bits in a 16-bit file: 4095 / 257, rounded up."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -148,7 +148,7 @@ def _keys(name, features) -> tuple[str, str]:
 
 
 def _labels(name, builder, mask_key) -> tuple[LabelSet, tuple[str, ...]]:
-    """Return the classes: the names of the feature, or each id in all masks; and a note."""
+    """Return the labels (the feature's names, else one for each id in the masks), and notes."""
     feature = builder.info.features[mask_key]
     if getattr(feature, "num_classes", None):  # a LabeledImage with labels
         labels = LabelSet(feature.names, ignore=default_void_label(len(feature.names)))

@@ -128,8 +128,8 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
 def check_pictures(pictures: Iterable[tuple[str, np.ndarray]]) -> list[str]:
     """Check that calibration pictures show something.
 
-    int8 ranges that are taken from constant or black pictures cut real ones off, and on such
-    pictures the file agrees with the Keras model all the same.
+    Black pictures and those of one colour give int8 ranges that are too narrow for real pictures,
+    and a comparison on the same pictures does not show it.
 
     Args:
         pictures: the name and the numbers, (H, W, 3), of each.

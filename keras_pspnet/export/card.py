@@ -14,7 +14,9 @@ from keras_pspnet.labels import LabelSet
 
 
 def describe(file: Path, name, output, labels: LabelSet, size, command) -> dict:
-    """Return the card of a file, without its agreement with the Keras model.
+    """Return the card of a file, without what its comparison with the Keras model adds.
+
+    `deliver` adds `long_convolutions` and what `agreement` returns.
 
     `sha256` of a SavedModel is that of its files' contents, joined in the order of their paths.
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from keras_pspnet import private_api
 from keras_pspnet.device_contract import INPUT, LABELS_FILE, SIGNATURE
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.export.fast_graph import class_map, device_network
 from keras_pspnet.files import write_json
 from keras_pspnet.labels import LabelSet
@@ -99,8 +99,9 @@ class Converter:
         except (UserError, OSError, tf.errors.OpError):
             raise
         except Exception as error:  # the converters' exception classes are not public
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-            raise UserError(f"{name}: the format cannot hold this network: {reason}") from error
+            raise UserError(
+                f"{name}: the format cannot hold this network: {reason_of(error)}"
+            ) from error
 
     def changes(self, name: str) -> dict[str, dict]:
         """Return the forms of a format's changed convolutions, see `fast_graph.device_network`."""

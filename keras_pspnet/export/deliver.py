@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.export.agreement import ComparisonPictures
 from keras_pspnet.export.calibration import check_calibration
 from keras_pspnet.export.card import describe
@@ -213,7 +213,7 @@ def _summary(card) -> str:
 
 @contextlib.contextmanager
 def _other_exports_waiting(out: Path) -> Iterator[None]:
-    """Move files into a folder while no other export does: a file and its card belong together."""
+    """Hold a lock on a folder, so that another export does not mix its files and cards in."""
     try:
         folder = os.open(out, os.O_RDONLY)
     except OSError:  # Windows opens no folder
@@ -295,7 +295,6 @@ def with_fixed_size(network, size):
             ),
         )
     except ValueError as error:  # a layer of a foreign backbone that is made for one size
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the model cannot take {size[0]}x{size[1]}: {reason}") from error
+        raise UserError(f"the model cannot take {size[0]}x{size[1]}: {reason_of(error)}") from error
     clone.set_weights(network.get_weights())
     return clone

@@ -131,7 +131,12 @@ class FoldedNormalization(layers.Layer):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class DeviceConv2D(layers.Conv2D):
-    """Compute a Conv2D with a bias in `parts` groups of input channels."""
+    """Compute a Conv2D with a bias as the sum of `parts` convolutions of some input channels each.
+
+    Args:
+        parts: number of convolutions.
+        *args, **kwargs: as of keras.layers.Conv2D.
+    """
 
     def __init__(self, *args, parts, **kwargs):
         super().__init__(*args, **kwargs)
@@ -154,7 +159,14 @@ class DeviceConv2D(layers.Conv2D):
 
 @keras.saving.register_keras_serializable("keras_pspnet")
 class DevicePyramidConv2D(PyramidConv2D):
-    """Compute a PyramidConv2D with a bias; the layer `map` inside convolves the feature map."""
+    """Compute a PyramidConv2D with a bias; the layer `map` inside convolves the feature map.
+
+    Args:
+        filters: number of output channels.
+        parts: see `DeviceConv2D`.
+        winograd: whether `map` is a `WinogradConv2D`.
+        **kwargs: as of `PyramidConv2D`.
+    """
 
     def __init__(self, filters, *, parts, winograd, **kwargs):
         super().__init__(filters, **kwargs)

@@ -43,8 +43,8 @@ WARN_BELOW = 0.95
 """Share of equal pixels under which a file is handed over with a warning."""
 
 CLASS_LOSS = 0.03
-"""A class that loses more is warned of, in IoU, or without masks in its share of equal pixels: a
-rare class can vanish while 99 % of all pixels are equal."""
+"""Loss of a single class above which the card warns, in IoU, or without masks in its share of equal
+pixels: a rare class can vanish while 99 % of all pixels are equal."""
 
 CALIBRATION_PICTURES = 32
 """Maximum number of calibration pictures; also of comparison pictures where masks are missing.

@@ -99,8 +99,8 @@ def _rows_at_once(old, new) -> int:
 def _winners(scores, mixed):
     """Return the best class (h, w), and where no class before it is nearly as good.
 
-    A class after it may be equal: of equals the first wins, also when they are mixed. If they are
-    not, the best class is the best everywhere.
+    A class after it may be equal: of equal scores the first class wins, before and after mixing.
+    Without `mixed` every pixel is clear.
     """
     best = np.empty(scores.shape[:2], np.uint8 if scores.shape[2] <= 256 else np.int32)
     clear = np.ones(best.shape, bool)

@@ -8,7 +8,7 @@ import numpy as np
 
 from keras_pspnet import machine
 from keras_pspnet.device_contract import LABELS_FILE, OUTPUTS, SIGNATURE
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.files import plain_path, read_bytes, read_member
 from keras_pspnet.inference.predictor import Predictor
 from keras_pspnet.labels import LabelSet
@@ -18,7 +18,9 @@ MAX_THREADS = 16
 
 
 def open_exported(path, kind: str, threads: int | None = None) -> Predictor:
-    """Open a file of `export_model` in this process; a hostile one may end it.
+    """Open a file of `export_model` in this process.
+
+    A damaged or hostile file can end the process: `load_model` runs it in a child process first.
 
     Args:
         path: the file, of a SavedModel its folder.
@@ -30,11 +32,6 @@ def open_exported(path, kind: str, threads: int | None = None) -> Predictor:
     """
     threads = threads or min(machine.threads(), MAX_THREADS)
     return {"saved_model": _saved_model, "tflite": _tflite, "onnx": _onnx}[kind](path, threads)
-
-
-def reason_of(error: Exception) -> str:
-    """Return the first line of a library's error, at most 160 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
 
 
 def _saved_model(path, _) -> Predictor:

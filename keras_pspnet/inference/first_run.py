@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from keras_pspnet.errors import UserError, missing_package
+from keras_pspnet.errors import UserError, missing_package, reason_of
 from keras_pspnet.files import read_bytes
-from keras_pspnet.inference.exported import open_exported, reason_of
+from keras_pspnet.inference.exported import open_exported
 
 SECONDS = 60
 """Processor time that the first run may take, with the start of Python and of TensorFlow."""
@@ -34,7 +34,7 @@ _passed: set[str] = set()
 def check_first_run(path, kind: str) -> None:
     """Run a file of `export_model` once in a child process, unless its card is next to it.
 
-    The card says that `export_model` has run the file. Any .json card in its folder counts whose
+    The card says that `export_model` has run the file. Any *.card.json in its folder counts whose
     `sha256` is the file's.
 
     Args:

@@ -10,13 +10,9 @@ import weakref
 import zipfile
 
 from keras_pspnet.device_contract import LABELS_FILE
-from keras_pspnet.errors import UserError, missing_package
+from keras_pspnet.errors import UserError, missing_package, reason_of
 from keras_pspnet.files import check_regular, read_bytes, read_member
-from keras_pspnet.inference.exported import (
-    open_exported,
-    read_tflite_labels,
-    reason_of,
-)
+from keras_pspnet.inference.exported import open_exported, read_tflite_labels
 from keras_pspnet.inference.first_run import check_first_run
 from keras_pspnet.inference.operators import check_operators
 from keras_pspnet.inference.predictor import PIXEL_BYTES, Predictor
@@ -86,16 +82,20 @@ def read_labels(path) -> LabelSet | None:
     kind, path = check_model(path), model_file(path)
     with contextlib.suppress(Exception):  # a damaged file can raise anything
         if kind == "keras":
-            with zipfile.ZipFile(path) as archive:
-                layers = json.loads(read_member(archive, "config.json"))["config"]["layers"]
-            (main,) = (layer["config"] for layer in layers if layer["config"]["name"] == "main")
-            return LabelSet.from_config(main["labels"])
+            return LabelSet.from_config(layer_configs(path)["main"]["labels"])
         if kind == "saved_model":
             return LabelSet.from_config(json.loads(read_bytes(path / "assets.extra" / LABELS_FILE)))
         if kind == "tflite":
             return LabelSet.from_config(read_tflite_labels(path))
         return load_model(path).labels
     return None
+
+
+def layer_configs(file) -> dict[str, dict]:
+    """Return the configuration of each layer in a .keras file, by name, without importing Keras."""
+    with zipfile.ZipFile(file) as archive:
+        layers = json.loads(read_member(archive, "config.json"))["config"]["layers"]
+    return {layer["config"]["name"]: layer["config"] for layer in layers}
 
 
 def load_model(path, *, threads=None):

@@ -69,7 +69,7 @@ class Sizes:
 
 
 def crop_notes(model, predictor: Predictor, protocol: Protocol, seen: Sizes, data) -> list[str]:
-    """Return a line if a model sees pictures shrunk of which it was trained on crops.
+    """Return a line if pictures are shrunk for a model that was trained on crops of full size.
 
     Of other pictures nothing is said: where they are larger their things can be larger too, and
     windows at their own size then score far worse.

@@ -24,7 +24,7 @@ ARITHMETIC = (
 
 SAVING = "AssignVariableOp DisableCopyOnRead MergeV2Checkpoints RestoreV2 SaveV2 ShardedFilename "
 SAVING += "StaticRegexFullMatch StringJoin"
-"""What TensorFlow saves and restores a SavedModel with, in functions that nothing else may call."""
+"""Operators that only a SavedModel's own functions for saving and restoring may hold."""
 
 ALLOWED, ALLOWED_TO_SAVE = set(ARITHMETIC.split()), set(SAVING.split())
 

@@ -53,10 +53,6 @@ class Predictor:
         check_number(self.labels, labels)
         return dataclasses.replace(self, labels=labels)
 
-    def check_labels(self, labels: LabelSet, named: bool = True) -> None:
-        """Check that the model's classes are those of a dataset, see `check_classes`."""
-        check_classes(self.labels, labels, named)
-
 
 def check_classes(model: LabelSet, data: LabelSet, named: bool = True) -> None:
     """Check that the classes of a model and of a dataset have the same names in the same order.

@@ -25,7 +25,7 @@ WHOLE_BYTES = 2**31
 """Memory up to which a model of any size takes a picture whole; a larger one goes in windows."""
 
 SCORE_BYTES = 9
-"""What a PSPNet-50 needs for each class of a pixel, beside PIXEL_BYTES."""
+"""Bytes that a PSPNet-50 needs for each class of a pixel, in addition to PIXEL_BYTES."""
 
 WINDOWS = 473, 713
 """Sides of those windows, from and to: the authors' crops (semseg config/ade20k, cityscapes)."""
@@ -165,7 +165,8 @@ def largest_whole(predictor: Predictor) -> int:
 def within_memory(predictor: Predictor, protocol: Protocol, size) -> Protocol:
     """Return the protocol, with windows for a picture (H, W) that is too large to be taken whole.
 
-    The windows are as large as the pixels that they share, and that are held, allow.
+    Their side is the largest of `WINDOWS` for which the pixels that two windows share fit into
+    memory, since these are held.
     """
     if protocol.crop or predictor.size or predictor.output == "classes":
         return protocol

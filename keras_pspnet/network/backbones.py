@@ -117,7 +117,7 @@ def _stem(row: ResNet) -> tuple:
 
 
 def backbone(name, x, output_stride):
-    """Return the features of the last two stages of a named backbone.
+    """Return the features of a named backbone before and after its last stride.
 
     Args:
         name: One of NAMES, or a ResNet.
@@ -125,23 +125,23 @@ def backbone(name, x, output_stride):
         output_stride: 8, 16 or 32; later strides become dilations.
 
     Returns:
-        (auxiliary features, main features): the outputs of the stage before the last and of the
-        last stage. Both have 1 / output_stride of the input's height and width; with
-        output_stride=32 the auxiliary features have 1 / 16.
+        (auxiliary features, main features): the outputs of stages 3 and 4 of a ResNet, of stages 5
+        and 7 of an EfficientNet-Lite. Both have 1 / output_stride of the input's height and width;
+        with output_stride=32 the auxiliary features have 1 / 16.
     """
     resnet_config = name if isinstance(name, ResNet) else RESNETS.get(name)
     if resnet_config is not None:
         return resnet(x, resnet_config, output_stride)
     if name in LITES:
         return efficientnet_lite(x, LITES[name], output_stride)
-    # It pads by the size it is made for.
+    # keras.applications pads a MobileNetV2 by its input size, so it is built for the size of x.
     model = keras.applications.MobileNetV2(
         input_shape=tuple(x.shape[1:]), include_top=False, weights=None
     )
     return dilation.features(model, x, output_stride)
 
 
-def _conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
+def conv_bn(x, channels, kernel, stride=1, dilation=1, *, name, bn_name):
     """Apply a convolution without bias, padded symmetrically, and a batch norm."""
     x = _pad(x, kernel, stride, f"{name}_pad")
     x = layers.Conv2D(
@@ -169,7 +169,7 @@ def resnet(x, config: ResNet, output_stride):
     width = config.width
     for index, channels in enumerate(_stem(config)):
         conv, bn = f"layer0_{3 * index}", f"layer0_{3 * index + 1}"
-        x = _conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
+        x = conv_bn(x, channels, 3, stride=2 if index == 0 else 1, name=conv, bn_name=bn)
         x = layers.ReLU(name=f"layer0_{3 * index + 2}")(x)
     # Zeros are as good as minus infinity for this max pooling: no value behind a ReLU is below 0.
     x = _pad(x, 3, 2, "layer0_9_pad")
@@ -204,12 +204,12 @@ def _bottleneck(x, channels, strides, dilation, name):
     shortcut = x
     if name.endswith("_0"):
         down = f"{name}_downsample"
-        shortcut = _conv_bn(x, 4 * channels, 1, max(strides), name=f"{down}_0", bn_name=f"{down}_1")
-    x = _conv_bn(x, channels, 1, strides[0], name=f"{name}_conv1", bn_name=f"{name}_bn1")
+        shortcut = conv_bn(x, 4 * channels, 1, max(strides), name=f"{down}_0", bn_name=f"{down}_1")
+    x = conv_bn(x, channels, 1, strides[0], name=f"{name}_conv1", bn_name=f"{name}_bn1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = _conv_bn(x, channels, 3, strides[1], dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
+    x = conv_bn(x, channels, 3, strides[1], dilation, name=f"{name}_conv2", bn_name=f"{name}_bn2")
     x = layers.ReLU(name=f"{name}_relu2")(x)
-    x = _conv_bn(x, 4 * channels, 1, name=f"{name}_conv3", bn_name=f"{name}_bn3")
+    x = conv_bn(x, 4 * channels, 1, name=f"{name}_conv3", bn_name=f"{name}_bn3")
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_relu3")(x)
 

@@ -20,9 +20,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     statistics equal those of Keras's layer up to rounding. In inference, on other backends and
     where the kernel does not apply, the layer is Keras's own.
 
-    It never normalizes a single value a channel, as a map of 1x1 pixels and a batch of one have:
-    the variance of one value is 0, and the moving variance would fall to 0 too. Such a batch is
-    normalized by the moving statistics, which stay as they are.
+    A map that is known to have 1x1 pixels, in a batch of one, is normalized by the moving
+    statistics, which stay as they are: the variance of one value is 0, and the moving variance
+    would fall to 0 too.
 
     Over several devices the statistics are those of the whole batch, as in the paper. Under a
     strategy of `tf.distribute` that is what Keras calls synchronized; it needs no argument here.
@@ -128,7 +128,7 @@ def reestimate(model: keras.Model, batches: Iterable) -> None:
     Args:
         model: any model with batch norms, on one device.
         batches: batches of pictures (B, H, W, 3) in 0..255, augmented as in training, all of the
-            same number.
+            same batch size.
 
     Raises:
         ValueError: no batch.
@@ -139,7 +139,7 @@ def reestimate(model: keras.Model, batches: Iterable) -> None:
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
     statistics = {id(v) for norm in norms for v in (norm.moving_mean, norm.moving_variance)}
-    # Dropout's seeds: a training goes on as if nothing had been computed here.
+    # The seeds of dropout are restored afterwards, so that this does not change the training.
     others = [v for v in model.non_trainable_variables if id(v) not in statistics]
     kept = [(variable, ops.convert_to_numpy(variable)) for variable in others]
     momenta = [norm.momentum for norm in norms]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.files import read_bytes
 from keras_pspnet.network import authors_names
 from keras_pspnet.network.backbones import ResNet
@@ -67,7 +67,7 @@ def from_weights(weights: foreign.ForeignPSPNet, path, size=None) -> keras.Model
         )
     except ValueError as error:
         raise UserError(
-            f"{path}: no PSPNet has arrays of these shapes ({str(error).splitlines()[0]})"
+            f"{path}: no PSPNet has arrays of these shapes ({reason_of(error)})"
         ) from error
     authors_names.assign(authors_names.named_variables(model), arrays, path, weights.original_key)
     model.get_layer("main").source = {

@@ -46,8 +46,8 @@ def dilate(
         paths go; if a 1x1 convolution widens it for a strided block (inverted residuals), the
         tensor before that convolution. Examples: `conv4_block6_out` of ResNet50, `block_12_add` of
         MobileNetV2. Layers keep their names, except names that clash or begin with "_", which
-        SavedModels do not accept: those get the name of their nested model, or "backbone", as a
-        prefix.
+        SavedModels do not accept. A name that clashes gets the name of its nested model as a
+        prefix, or else a number; one that begins with "_" gets "backbone_".
 
     Raises:
         ValueError: The model is of another kind, or a layer, which is named, cannot be dilated.

@@ -1,4 +1,8 @@
-"""Train a network on the soft labels of another one, its teacher."""
+"""Train a network on the soft labels of another one, its teacher.
+
+The temperature 1 and the weight 1 are those of the pixel-wise distillation in CIRKD (Yang et al.
+2022), which trains PSPNets on CamVid.
+"""
 
 import functools
 
@@ -6,11 +10,6 @@ import keras
 from keras import ops
 
 from keras_pspnet.labels import IGNORE
-
-TEMPERATURE = 1.0
-"""What logits are divided by before the softmax (Hinton et al. 2015). 1, and the weight 1 of the
-whole term, are those of the pixel-wise distillation in CIRKD (Yang et al. 2022), which trains
-PSPNets on CamVid."""
 
 
 def distil(model: keras.Model, teacher: keras.Model) -> None:
@@ -21,7 +20,7 @@ def distil(model: keras.Model, teacher: keras.Model) -> None:
     Args:
         model: compiled, with the main head's logits (B, H, W, C) under "main", on one device.
         teacher: a network for the same input and the same classes in the same order, with or
-            without an auxiliary head. It is not changed.
+            without an auxiliary head. It is frozen.
     """
     teacher.trainable = False
     # On the instance: .keras files would hold the name of a subclass.
@@ -38,17 +37,15 @@ def _compute_loss(model, teacher, x=None, y=None, y_pred=None, sample_weight=Non
     return loss + soft_label_loss(y["main"], y_pred["main"], ops.stop_gradient(soft))
 
 
-def soft_label_loss(masks, logits, teacher_logits, temperature: float = TEMPERATURE):
+def soft_label_loss(masks, logits, teacher_logits):
     """Compute the mean distance (Kullback-Leibler) of a network's probabilities from a teacher's.
 
-    It is multiplied by the square of the temperature, so that its gradients keep their size (Hinton
-    et al. 2015). Void pixels do not count; a batch of nothing but void has the loss 0.
+    Void pixels do not count; a batch of nothing but void has the loss 0.
 
     Args:
-        masks: (B, H, W) or (B, H, W, 1) class ids, void is 255.
+        masks: (B, H, W) or (B, H, W, 1) class ids, of any integer dtype; void is 255.
         logits: (B, H, W, C).
         teacher_logits: (B, H, W, C), of the classes in the same order.
-        temperature: what both logits are divided by.
 
     Returns:
         A float32 scalar, at least 0 up to rounding.
@@ -56,8 +53,7 @@ def soft_label_loss(masks, logits, teacher_logits, temperature: float = TEMPERAT
     if len(masks.shape) == len(logits.shape):
         masks = ops.squeeze(masks, -1)
     valid = ops.cast(ops.not_equal(ops.cast(masks, "int32"), IGNORE), "float32")
-    own = ops.log_softmax(ops.cast(logits, "float32") / temperature)
-    its = ops.log_softmax(ops.cast(teacher_logits, "float32") / temperature)
+    own = ops.log_softmax(ops.cast(logits, "float32"))
+    its = ops.log_softmax(ops.cast(teacher_logits, "float32"))
     distance = ops.sum(ops.exp(its) * (its - own), -1)
-    mean = ops.divide_no_nan(ops.sum(distance * valid), ops.sum(valid))
-    return temperature**2 * mean
+    return ops.divide_no_nan(ops.sum(distance * valid), ops.sum(valid))

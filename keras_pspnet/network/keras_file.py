@@ -10,13 +10,13 @@ import keras
 from keras_pspnet.errors import UserError
 from keras_pspnet.files import check_member
 
-MEMBERS = {"config.json", "metadata.json", "model.weights.h5", "training_state.json"}
-"""What stands in a .keras file of this package, with what a training adds."""
+WEIGHTS = "model.weights.h5"
+
+MEMBERS = {"config.json", "metadata.json", WEIGHTS, "training_state.json"}
+"""The names in a .keras file of this package; checkpoints alone have training_state.json."""
 
 SMALL = 2**20
-"""Bytes that do not count where the weights are compared with the file."""
-
-WEIGHTS = "model.weights.h5"
+"""Bytes that weights may have in any case, however small their file is."""
 
 OBJECTS = tuple(
     f"keras.{name}"
@@ -27,7 +27,7 @@ OBJECTS = tuple(
         *("src.models", "src.ops"),
     )
 )
-"""The modules of Keras that a network is made of; others hold functions that write and start."""
+"""The modules of Keras that a configuration may name; others can write files or start programs."""
 
 FUNCTIONS = ("builtins", "keras.activations", "keras.losses", "keras.metrics")
 """Where a function in a configuration may come from, beside packages that register theirs."""
@@ -111,7 +111,7 @@ def _check_config(config, axes: set[int], largest: int) -> None:
 
 
 def _check_object(value: dict) -> None:
-    """Refuse Keras's functions that do something else than to compute."""
+    """Refuse objects of Keras and of Python that no network is made of."""
     module, name = value.get("module"), value.get("class_name")
     if not isinstance(module, str) or name is None:
         return

@@ -204,7 +204,10 @@ class PyramidConv2D(keras.layers.Layer):
             yield bins, ops.reshape(products, (-1, bins, bins, 3, 3, self.filters))
 
     def tap_weights(self, bins, side):
-        """Return the weight of each region under each tap at each pixel: (3 * bins, side)."""
+        """Return the interpolation weights (3 * bins, side) of an axis, shifted by the taps.
+
+        Entry [3 * i + tap, n] is how much region i counts at the pixel that this tap sees from n.
+        """
         weights = interpolation(bins, side, self.align_corners, self.compute_dtype)
         padded = ops.pad(weights, ((1, 1), (0, 0)))
         under = ops.stack([padded[tap : tap + side] for tap in range(3)], axis=-1)

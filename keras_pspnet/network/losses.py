@@ -255,7 +255,10 @@ def class_weights(pixel_counts) -> list[float]:
     where Eigen and Fergus count only the pictures in which the class occurs.
 
     Args:
-        pixel_counts: Number of pixels of each class in the training set.
+        pixel_counts: Number of pixels of each class in the training set, C integers.
+
+    Returns:
+        A list of C floats for `VoidCrossentropy(class_weights=)`.
     """
     counts = np.asarray(pixel_counts, np.float64)
     median = np.median(counts[counts > 0]) if (counts > 0).any() else 1.0

@@ -88,9 +88,9 @@ def build_pspnet(
         pooling: "average" or "max".
         reduce_channels: Whether each pyramid branch has a 1x1 convolution.
         channels: Width of the main head, at least 2.
-        detail: Width of a branch for thin things, which is not in the paper: the head's features,
-            enlarged, meet the backbone's at stride 4, and correct the logits there. 0 builds none,
-            32 is a good width for a phone. A named backbone only.
+        detail: Width of a branch for thin things, which is not in the paper. It adds the head's
+            enlarged features to the backbone's at stride 4 and predicts a correction of the logits.
+            0 builds none, 32 is a good width for a phone. A named backbone only.
         aux: Whether to add the auxiliary head of section 3.3, whose loss the paper weighs 0.4.
         dropout: Share of feature maps dropped before each classifier; or a layer that each head
             copies, such as `keras.layers.Dropout(0.1)` as in the authors' Caffe network.
@@ -110,8 +110,8 @@ def build_pspnet(
         UserError: The weights cannot be read or do not fit; a ValueError too.
     """
     named = isinstance(backbone, (str, backbones.ResNet))
-    _check_integers(num_classes=(num_classes, 1), channels=(channels, 2), detail=(detail, 0))
-    check_ends(num_classes, input_shape)
+    _check_integers(channels=(channels, 2), detail=(detail, 0))
+    check_classes_and_input(num_classes, input_shape)
     labels = None if labels is None else as_labels(labels)
     if labels is not None and len(labels) != num_classes:
         raise ValueError(
@@ -139,7 +139,7 @@ def build_pspnet(
     if normalization is not None:
         x = normalize(x, normalization)
 
-    # Section 3.1: the dilated backbone; the auxiliary features are of the stage before the last.
+    # Section 3.1: the dilated backbone; the auxiliary features are those before its last stride.
     if named:
         aux_features, features = backbones.backbone(backbone, x, output_stride)
     else:
@@ -193,12 +193,13 @@ def build_pspnet(
     return model
 
 
-def check_ends(num_classes, input_shape) -> None:
+def check_classes_and_input(num_classes, input_shape) -> None:
     """Raise ValueError unless a network can have this number of classes and this input."""
-    if num_classes < 2:
+    if int(num_classes) != num_classes or num_classes < 2:
         raise ValueError(
-            "`num_classes` must be at least 2, as a softmax over one class is always right; make "
-            f"all that is not the object a class of its own, `background`. Received: {num_classes}"
+            "`num_classes` must be at least 2 and whole, as a softmax over one class is always "
+            "right; make all that is not the object a class of its own, `background`. "
+            f"Received: {num_classes}"
         )
     sides = input_shape[:2]
     if len(input_shape) != 3 or input_shape[2] != 3 or any(n is not None and n < 1 for n in sides):
@@ -227,7 +228,7 @@ def _features(x, channels, dropout, align_corners, name):
         x = PyramidConv2D(channels, align_corners=align_corners, name=f"{name}_0")(x)
         x = BatchNormalization(name=f"{name}_1")(x)
     else:
-        x = _conv_bn(x, channels, 3, f"{name}_0", f"{name}_1")
+        x = backbones.conv_bn(x, channels, 3, name=f"{name}_0", bn_name=f"{name}_1")
     x = layers.ReLU(name=f"{name}_2")(x)
     if isinstance(dropout, layers.Layer):
         return copy_without_weights(dropout, {"name": f"{name}_3"})(x)
@@ -253,24 +254,11 @@ def _with_detail(logits, context, fine, channels, align_corners):
     def enlarged(x, name):
         return Upsample(align_corners, name=name)(x, fine)
 
-    early = _conv_bn(fine, channels, 1, "detail_early", "detail_early_bn")
-    late = _conv_bn(context, channels, 1, "detail_late", "detail_late_bn")
+    early = backbones.conv_bn(fine, channels, 1, name="detail_early", bn_name="detail_early_bn")
+    late = backbones.conv_bn(context, channels, 1, name="detail_late", bn_name="detail_late_bn")
     x = layers.Add(name="detail_add")([early, enlarged(late, "detail_late_up")])
     x = layers.ReLU(name="detail_relu")(x)
-    x = _conv_bn(x, channels, 3, "detail_conv", "detail_conv_bn")
+    x = backbones.conv_bn(x, channels, 3, name="detail_conv", bn_name="detail_conv_bn")
     x = layers.ReLU(name="detail_conv_relu")(x)
     x = layers.Conv2D(logits.shape[-1], 1, name="detail_cls")(x)
     return layers.Add(name="detail_logits")([enlarged(logits, "detail_logits_up"), x])
-
-
-def _conv_bn(x, channels, kernel, name, bn_name):
-    """Apply a convolution without bias and a batch norm."""
-    x = layers.Conv2D(
-        channels,
-        kernel,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name=name,
-    )(x)
-    return BatchNormalization(name=bn_name)(x)

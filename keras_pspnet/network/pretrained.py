@@ -6,7 +6,7 @@ from pathlib import Path
 
 import keras
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.network.authors_names import assign, named_variables, variables_of
 from keras_pspnet.network.backbones import LITE0, LITE2, MOBILENET
 from keras_pspnet.weights import foreign
@@ -56,9 +56,9 @@ def _load_mobilenet(model, weights) -> None:
             input_shape=(224, 224, 3), include_top=False, weights=str(weights)
         )
     except Exception as error:  # no network, no such file, or one that does not fit
-        reason = str(error).strip().splitlines()[0][:160]
         raise UserError(
-            f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there ({reason}); "
+            f"backbone_weights={str(weights)!r}: {MOBILENET} has no weights from there "
+            f"({reason_of(error)}); "
             'expected "imagenet" and a network, or keras.applications\' file without its top'
         ) from error
     for layer in source.layers:

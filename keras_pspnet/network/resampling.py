@@ -19,6 +19,9 @@ def resize(x, size, align_corners=True, training=False):
             F.interpolate(align_corners=True)); False uses half-pixel centres.
         training: True resizes by products of matrices on every backend: TensorFlow's own operation
             has a gradient that uses one core.
+
+    Returns:
+        (B, *size, C), of the dtype of `x`.
     """
     if keras.backend.backend() == "tensorflow" and not training:
         import tensorflow as tf
@@ -96,8 +99,8 @@ def _regions(count, bins):
     return inside / ops.cast(stop - start, "float32")
 
 
-def adaptive_pool(x, bins, pooling="average"):
-    """Pool (B, H, W, C) adaptively to (B, bins, bins, C).
+def adaptive_pool(x, bins, pooling):
+    """Pool (B, H, W, C) adaptively to (B, bins, bins, C), by "average" or "max".
 
     Bin i of an axis of n pixels covers floor(i n / bins) to ceil((i + 1) n / bins), as in PyTorch's
     AdaptiveAvgPool2d: bins overlap if n is no multiple of `bins`.

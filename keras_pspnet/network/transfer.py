@@ -11,7 +11,7 @@ from keras_pspnet.labels import LabelSet, as_labels
 from keras_pspnet.network import backbones
 from keras_pspnet.network.graph_copy import copy_without_weights
 from keras_pspnet.network.main_head import check_ours, labels_of, main_network
-from keras_pspnet.network.model import build_pspnet, check_ends
+from keras_pspnet.network.model import build_pspnet, check_classes_and_input
 
 CLASSIFIERS = ("cls_4", "aux_4", "detail_cls")
 """The layers with one row of weights for each class."""
@@ -62,7 +62,7 @@ def with_classes(
     has_aux = isinstance(model.output, dict)
     aux = has_aux if aux is None else aux
     input_shape = tuple(input_shape or model.input.shape[1:])
-    check_ends(len(labels), input_shape)
+    check_classes_and_input(len(labels), input_shape)
     plan = model.get_layer("main").plan or {}
     policy = keras.dtype_policies.get(dtype or model.get_layer("cls_4").dtype_policy)
     if plan.get("backbone"):

@@ -98,7 +98,7 @@ class Evaluation:
     def scores(self, *on_picture: Callable, boundary=False, verbose=True) -> dict:
         """Load the model if it is a path, score it, and return what `evaluate` returns."""
         predictor, source = named_predictor(self.model, self.labels), self.source
-        predictor.check_labels(source.labels, source.named)
+        check_classes(predictor.labels, source.labels, source.named)
         self.protocol.check(predictor)
         if self.name == "scenes":  # generated at the size that the model takes
             source = open_source("scenes", split=self.split, size=predictor.size)
@@ -137,7 +137,7 @@ def _open_for(labels: LabelSet | None, **place) -> Source:
         with contextlib.suppress(UserError):
             found = open_source(**place)
             ids, own = found.labels.ids or {}, labels.ids or {}
-            # Masks of {0, 255}, to a model of {0, 1}: 255 would be void, and all else right.
+            # With masks of {0, 255} and a model of {0, 1}, 255 would be void and the rest right.
             if found.labels.names == labels.names or (IGNORE in ids and IGNORE not in own):
                 source = found
     if labels:

@@ -12,7 +12,7 @@ from keras_pspnet.train import checkpoint
 from keras_pspnet.train.state import one_line
 
 RATES = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
-"""Callbacks that set the learning rate: a schedule of the optimizer's lets none do so."""
+"""Callbacks that set the learning rate. An optimizer with a schedule refuses that."""
 
 SHOWN = 16
 """Maximum number of pictures that an error names."""

@@ -24,21 +24,21 @@ VALIDATION = 1 / 3
 """Cost of a picture that is validated, in pictures that are trained on: the forward pass alone."""
 
 
-def matrix_product(size: int = 1024, times: int = 20) -> float:
-    """Measure numpy's float32 matrix product, in GFLOP/s; the best of some times.
+SIDE, TIMES = 1024, 20
+"""Rows and columns of the matrices of `matrix_product`, and how often it multiplies them."""
 
-    A short product, often: other work on the machine then leaves one of them alone.
 
-    Args:
-        size: rows and columns.
-        times: how often it is computed.
+def matrix_product() -> float:
+    """Measure numpy's float32 matrix product, in GFLOP/s.
+
+    The best of many short products: other work on the machine leaves at least one of them alone.
     """
-    a, seconds = np.ones((size, size), np.float32), []
-    for _ in range(times):
+    a, seconds = np.ones((SIDE, SIDE), np.float32), []
+    for _ in range(TIMES):
         start = time.perf_counter()
         a @ a
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds) / 1e9
+    return 2 * SIDE**3 / min(seconds) / 1e9
 
 
 def seconds(recipe: Recipe, train_images: int, val_images: int, speed: float) -> float | None:
@@ -49,7 +49,7 @@ def seconds(recipe: Recipe, train_images: int, val_images: int, speed: float) ->
         speed: what `matrix_product` returns.
 
     Returns:
-        None for a network whose steps were not measured.
+        A float; None for a network whose steps were not measured.
     """
     epochs, coarse = recipe.lengths(train_images)
     pictures = train_images // recipe.step_size * recipe.step_size + VALIDATION * val_images

@@ -9,7 +9,7 @@ from keras_pspnet.data import pipeline
 from keras_pspnet.data.augment import Augmentation
 from keras_pspnet.data.copy_paste import CopyPaste, rare_classes
 from keras_pspnet.data.pairs import Source
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.network.distillation import distil
 from keras_pspnet.network.main_head import labels_of
 from keras_pspnet.network.transfer import with_classes
@@ -80,8 +80,8 @@ class Run:
 
         Args:
             pixels: number of training pixels of each class.
-            resume: whether the run may be resumed.
-            goes_on: whether there is one to resume, see `run_folder.is_resumable`.
+            resume: whether the user asked to resume.
+            goes_on: whether `last.keras` is there to be resumed, see `run_folder.is_resumable`.
         """
         if self.recipe.copy_paste:
             share, pictures = self.recipe.copy_paste, len(self.train_source)
@@ -90,7 +90,7 @@ class Run:
             labels, size = self.train_source.labels, (*self.recipe.crop, 3)
             network = with_classes(self.teacher.load(), labels, input_shape=size, aux=False)
             self.teacher_network = network
-        # A resumed run too: what draws from the global seed must draw the same.
+        # Also when resuming: what draws from the global seed must draw the same.
         keras.utils.set_random_seed(self.recipe.seed)
         if goes_on:
             model, self.state = checkpoint.load(self.last)
@@ -102,7 +102,7 @@ class Run:
                     raise ValueError(f"its network is of another size or other classes: {made}")
                 self.model.evaluate(self._validation().take(1), verbose=0)
         else:
-            self.state = {"step": 0, "history": [], "best": None, "coarse": self._is_coarse(0)}
+            self.state = {"step": 0, "history": [], "best": None, "coarse": self.coarse_epochs > 0}
             self.state |= {"recipe": self.recipe.to_config(), "data": self.data}
             self.state |= {"start": self.start and self.start.sha256, "machine": this_machine()}
             self.state |= {"teacher": self.teacher.sha256} if self.teacher else {}
@@ -112,8 +112,9 @@ class Run:
                 model = build(self.recipe, labels, pixels, self.steps, coarse, start)
                 self.model = self.group.built(model)
             except (ValueError, TypeError) as error:
-                reason = str(error).splitlines()[0]
-                raise UserError(f"recipe: the network cannot be built: {reason}") from error
+                raise UserError(
+                    f"recipe: the network cannot be built: {reason_of(error)}"
+                ) from error
             if self.start:
                 print(self.start.kept(labels), flush=True)
             if self.teacher:
@@ -155,7 +156,7 @@ class Run:
         """Train one epoch, or the rest of it, then validate and write checkpoints."""
         first, recipe = self.state["step"], self.recipe
         epoch = first // self.steps_per_epoch
-        if self.state["coarse"] and not self._is_coarse(epoch):
+        if self.state["coarse"] and epoch >= self.coarse_epochs:
             self.model = self.group.built(at_full_resolution(self.model, recipe))
             self.state = {**self.state, "coarse": False}
         end = (epoch + 1) * self.steps_per_epoch
@@ -215,9 +216,6 @@ class Run:
         if self.recipe.patience is None or not scores:
             return False
         return len(scores) - 1 - scores.index(max(scores)) >= self.recipe.patience
-
-    def _is_coarse(self, epoch: int) -> bool:
-        return epoch < self.coarse_epochs
 
     def _validation(self):
         recipe = self.recipe

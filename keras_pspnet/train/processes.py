@@ -16,7 +16,7 @@ import warnings
 
 import numpy as np
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 
 HEARTBEAT = 600
 """Seconds without a sign of life after which `jax.distributed` takes a process for dead. A process
@@ -121,10 +121,9 @@ def join(place: Processes) -> None:
             heartbeat_timeout_seconds=HEARTBEAT,
         )
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
             f"{place.coordinator}: the {place.processes} processes did not find each other "
-            f"({reason[:160]}); expected process 0 to listen there"
+            f"({reason_of(error)}); expected process 0 to listen there"
         ) from error
 
 
@@ -159,7 +158,7 @@ class Watch:
                 peer.sendall(DONE)
 
     def close(self) -> None:
-        """Let the others end: this process has failed."""
+        """Close the connections, which ends the other processes: this one has failed."""
         peers, self.peers = self.peers, []  # before the thread of this watch wakes
         for peer in peers:
             with contextlib.suppress(OSError):
@@ -222,7 +221,6 @@ def guarded():
         yield
     except jax.errors.JaxRuntimeError as error:
         time.sleep(5)  # if a process has ended, its watch ends this one now
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"the processes of this training lost each other ({reason[:160]})"
+            f"the processes of this training lost each other ({reason_of(error)})"
         ) from error

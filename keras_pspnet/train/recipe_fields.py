@@ -36,7 +36,7 @@ def _choice(*options):
 
 
 MAX_SIDE, MAX_PIXELS = 8192, 4096 * 4096
-"""Of a crop. Resizing is a product with a matrix as large as the square of a side."""
+"""Largest side and number of pixels of a crop. Resizing multiplies by a (side, side) matrix."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -68,9 +68,9 @@ RECIPES = {
         ohem_threshold=0.7,
         checkpoint_seconds=1.0,
     ),
-    # CamVid, 11 classes, 367 training pictures of 480x360, padded to n * 16 + 1. About 105 minutes
-    # on two idle cores. 0.703 mIoU on the 101 pictures of val (benchmarks/results/camvid.json).
-    # Colours are augmented because one of the clips was filmed at dusk.
+    # CamVid, 11 classes, 367 training pictures of 480x360, padded to n * 16 + 1. 0.703 mIoU on the
+    # 101 pictures of val (benchmarks/results/camvid.json). Colours are augmented because one of the
+    # clips was filmed at dusk.
     "camvid_lite0": CAMVID_LITE0,
     # Your own folder of pictures and masks of any size. On two cores a step takes about a second at
     # output stride 16 and 2.6 seconds at 8. Twenty pictures get 120 epochs, as 22 of 5 steps would

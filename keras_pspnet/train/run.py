@@ -38,7 +38,7 @@ def fit(
 
     The folder holds `recipe.json` (with the data folder, for an export's calibration, `start` and
     `teacher`), `best.keras` (best main-head mIoU on the validation split), `last.keras`,
-    `history.csv`, `curves.png` and `samples.png`.
+    `history.csv`, `curves.png`, `samples.png` and `survey.json` (what a check of the data found).
 
     On one machine the same recipe gives the same bytes, however often the run was killed and
     resumed. For that, this function makes TensorFlow's operations deterministic for the whole
@@ -52,8 +52,8 @@ def fit(
             relative one relative to `out`.
         start: a trained network to start from: its .keras file, its run folder, preset:NAME or a
             keras.Model, see `with_classes`. The recipe's fields backbone, bins, pooling,
-            reduce_channels, channels, dropout and align_corners become those of this network, and
-            backbone_weights None.
+            reduce_channels, channels, detail, dropout and align_corners become those of this
+            network, and backbone_weights None.
         teacher: a trained network whose probabilities this one learns too (distillation), given as
             `start`. It knows all classes of the data by name; its backbone, size and other classes
             may be any. See `network.distillation`.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import os
-import zipfile
 
 from keras_pspnet.errors import UserError
-from keras_pspnet.files import read_bytes, read_member
-from keras_pspnet.inference.load import check_model, load_model
+from keras_pspnet.files import read_bytes
+from keras_pspnet.inference.load import check_model, layer_configs, load_model
 from keras_pspnet.inference.presets import model_file
 from keras_pspnet.labels import LabelSet
 from keras_pspnet.train.recipe_fields import NETWORK_FIELDS, Recipe
@@ -91,14 +89,11 @@ def _read_file(path) -> Start:
     file = model_file(path)
     digest = hashlib.sha256(read_bytes(file)).hexdigest()
     try:
-        with zipfile.ZipFile(file) as archive:
-            layers = json.loads(read_member(archive, "config.json"))["config"]["layers"]
-        configs = {layer["config"]["name"]: layer["config"] for layer in layers}
+        configs = layer_configs(file)
         main, classes = configs["main"], configs["cls_4"]["filters"]
         given = main.get("labels")
         labels = LabelSet.from_config(given) if given else LabelSet.numbered(classes)
-        plan = main.get("plan") or {}
-        plan = {"detail": 0, **plan} if plan else {}  # earlier files have no such branch
+        plan = _plan(main)
         if plan and not {"backbone", "output_stride", *NETWORK_FIELDS} <= set(plan):
             raise ValueError("its plan is damaged")
         return Start(path, path, digest, plan, labels)
@@ -113,8 +108,14 @@ def _read_model(model) -> Start:
     digest = hashlib.sha256()
     for weight in model.weights:
         digest.update(weight.path.encode() + weight.numpy().tobytes())
-    plan = dict(model.get_layer("main").plan or {})
+    plan = _plan(model.get_layer("main").get_config())
     return Start("a model", None, digest.hexdigest(), plan, labels_of(model), model)
+
+
+def _plan(main: dict) -> dict:
+    """Return how a network was built, from its layer `main`; {} if that was not kept."""
+    plan = main.get("plan")
+    return {"detail": 0, **plan} if plan else {}  # earlier files have no branch for thin things
 
 
 def follow(recipe: Recipe, start: Start | None, given=()) -> Recipe:
@@ -143,7 +144,7 @@ def follow(recipe: Recipe, start: Start | None, given=()) -> Recipe:
             f"{start.name}: its network stands on a keras.Model and keeps its output stride; set "
             f"output_stride={stride} coarse_epochs=0"
         )
-    plan = {"detail": 0, **start.plan}  # files of earlier versions have no such branch
+    plan = start.plan
     fields = {name: plan[name] for name in NETWORK_FIELDS if plan[name] is not None}
     fields["backbone"] = backbone if isinstance(backbone, str) else None
     followed = recipe.change(**fields, backbone_weights=None)

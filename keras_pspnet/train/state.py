@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from keras_pspnet.errors import UserError
+from keras_pspnet.errors import UserError, reason_of
 from keras_pspnet.files import check_regular, read_member
 
 ERRORS = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError)
@@ -64,7 +64,7 @@ FORM = {
 """What the state holds under each name."""
 
 REQUIRED = set(FORM) - {"start", "data", "machine"}
-"""The names that every version wrote."""
+"""The names without which no run can be resumed."""
 
 
 @contextlib.contextmanager
@@ -73,5 +73,6 @@ def one_line(path):
     try:
         yield
     except ERRORS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path}: no training can be resumed from it ({reason[:160]})") from error
+        raise UserError(
+            f"{path}: no training can be resumed from it ({reason_of(error)})"
+        ) from error

@@ -23,7 +23,7 @@ PREFIXES = (  # of mmsegmentation's keys -> of semseg's
 
 
 LARGEST = 100_000
-"""What no mean, dilation or bin of a configuration reaches."""
+"""Numbers of a configuration must be below this."""
 
 MOST_BINS = 1000
 """Maximum grid size of a pyramid's level, as of a recipe."""

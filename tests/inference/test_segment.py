@@ -12,7 +12,7 @@ from keras_pspnet.inference import segment as segment_module
 from keras_pspnet.inference.enlarge import resize_scores, softmax
 from keras_pspnet.inference.load import as_predictor
 from keras_pspnet.inference.model_facts import describe
-from keras_pspnet.inference.predictor import Predictor
+from keras_pspnet.inference.predictor import Predictor, check_classes
 from keras_pspnet.inference.segment import (
     Protocol,
     largest_whole,
@@ -227,37 +227,37 @@ def test_a_path_instead_of_a_model_is_told_to_be_loaded(refused, tmp_path, image
 
 def test_another_number_of_labels_gets_one_line(refused):
     predictor = Predictor(None, "classes", LabelSet.numbered(3))
-    predictor.check_labels(LabelSet(("a", "b", "c")))
-    message = refused(predictor.check_labels, LabelSet.numbered(4))
+    check_classes(predictor.labels, LabelSet(("a", "b", "c")))
+    message = refused(check_classes, predictor.labels, LabelSet.numbered(4))
     assert "3 classes" in message and "4" in message
 
 
 def test_other_names_or_another_order_get_one_line_with_the_first_difference(refused):
     named = Predictor(None, "classes", LabelSet(("road", "car", "sky")))
-    named.check_labels(LabelSet(("road", "car", "sky"), ids={7: 0, 8: 1, 9: 2}))
-    message = refused(named.check_labels, LabelSet(("road", "bus", "cloud")))
+    check_classes(named.labels, LabelSet(("road", "car", "sky"), ids={7: 0, 8: 1, 9: 2}))
+    message = refused(check_classes, named.labels, LabelSet(("road", "bus", "cloud")))
     assert "class 1 is 'car' in the model and 'bus' in the dataset; " in message
     assert "--labels NAME|FILE" in message
-    message = refused(named.check_labels, LabelSet(("road", "sky", "car")))
+    message = refused(check_classes, named.labels, LabelSet(("road", "sky", "car")))
     assert "class 1 is 'car' in the model and 'sky'" in message and "another order" in message
     renamed = named.with_labels(LabelSet(("road", "sky", "car")))
-    renamed.check_labels(LabelSet(("road", "sky", "car")))
+    check_classes(renamed.labels, LabelSet(("road", "sky", "car")))
     message = refused(named.with_labels, LabelSet(("road", "car")))
     assert "has 3 classes, the labels are 2 ('sky' is in the model alone); expected" in message
-    message = refused(named.check_labels, LabelSet(("road", "bus", "car", "sky")))
+    message = refused(check_classes, named.labels, LabelSet(("road", "bus", "car", "sky")))
     assert "has 3 classes, the labels are 4 ('bus' is in the labels alone); expected" in message
-    message = refused(named.check_labels, LabelSet.numbered(4))
+    message = refused(check_classes, named.labels, LabelSet.numbered(4))
     assert message == "the model has 3 classes, the labels are 4; expected the same number"
 
 
 def test_where_there_are_no_names_the_number_alone_counts(refused):
     named = Predictor(None, "classes", LabelSet(("road", "car")))
     found = LabelSet(("class_0", "class_7"), ids={0: 0, 7: 1})
-    named.check_labels(found, named=False)
-    assert "class 0 is 'road'" in refused(named.check_labels, found)
-    named.check_labels(LabelSet.numbered(2))
-    Predictor(None, "classes", LabelSet.numbered(2)).check_labels(found)
-    assert "3" in refused(named.check_labels, LabelSet.numbered(3), False)
+    check_classes(named.labels, found, named=False)
+    assert "class 0 is 'road'" in refused(check_classes, named.labels, found)
+    check_classes(named.labels, LabelSet.numbered(2))
+    check_classes(LabelSet.numbered(2), found)
+    assert "3" in refused(check_classes, named.labels, LabelSet.numbered(3), False)
 
 
 @pytest.mark.parametrize("size", [(5, 7), (9, 13), (4, 20), (1, 1), (23, 3)])

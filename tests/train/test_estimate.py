@@ -8,7 +8,9 @@ from keras_pspnet.train import estimate, recipe
 def test_the_matrix_product_is_measured_in_gflop_a_second(monkeypatch):
     now = iter([0.0, 0.5, 1.0, 1.25, 2.0, 3.0])
     monkeypatch.setattr(estimate.time, "perf_counter", lambda: next(now))
-    assert estimate.matrix_product(size=1000, times=3) == pytest.approx(2 / 0.25)
+    monkeypatch.setattr(estimate, "SIDE", 1000)
+    monkeypatch.setattr(estimate, "TIMES", 3)
+    assert estimate.matrix_product() == pytest.approx(2 / 0.25)
 
 
 def test_the_seconds_of_the_measured_machine():
