@@ -42,7 +42,7 @@ class VoidCrossentropy(keras.losses.Loss):
 
     Args:
         ignore: Mask value of void pixels.
-        class_weights: One factor per class; None weighs all classes equally.
+        class_weights: C factors, one per class; None weighs all classes equally.
         ohem_threshold: Online hard example mining (OHEM): only pixels whose predicted probability
             of the true class is below this value, in (0, 1], contribute to the loss, and always at
             least the hardest tenth of a batch's valid pixels. 0.7 is usual (mmsegmentation's
@@ -62,7 +62,7 @@ class VoidCrossentropy(keras.losses.Loss):
     `data.with_aux(dataset, num_classes)` finds such labels on every backend.
 
     Raises:
-        ValueError: An argument is out of range.
+        ValueError: An argument is out of range; when called, `class_weights` are not C factors.
     """
 
     def __init__(
@@ -114,6 +114,11 @@ class VoidCrossentropy(keras.losses.Loss):
         if self.ohem_threshold is not None:
             weights = weights * self._ohem_mask(losses, weights)
         if self.class_weights is not None:
+            given, classes = len(self.class_weights), y_pred.shape[-1]
+            if given != classes:
+                raise ValueError(
+                    f"{given} `class_weights` for {classes} classes; give one for each"
+                )
             weights = weights * ops.take(ops.array(self.class_weights, "float32"), labels)
         # Keras takes the mean of these values on each replica, then that of the replicas.
         pixels = ops.cast(ops.size(losses), "float32") * replicas.count()

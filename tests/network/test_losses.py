@@ -35,6 +35,11 @@ def test_the_loss_is_the_mean_over_valid_pixels():
     assert float(VoidCrossentropy()(MASK, LOGITS)) == pytest.approx(losses.mean(), rel=1e-6)
 
 
+def test_another_number_of_class_weights_is_an_error():
+    with pytest.raises(ValueError, match="2 `class_weights` for 3 classes"):
+        VoidCrossentropy(class_weights=[0.3, 1.0])(MASK, LOGITS)
+
+
 def test_class_weights_weigh_the_mean_as_in_pytorch():
     weights = np.array([0.3, 1.0, 2.5])
     losses, classes = pixel_losses()
