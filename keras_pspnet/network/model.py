@@ -197,7 +197,7 @@ def check_classes_and_input(num_classes, input_shape) -> None:
     """Raise ValueError unless a network can have this number of classes and this input."""
     if int(num_classes) != num_classes or num_classes < 2:
         raise ValueError(
-            "`num_classes` must be at least 2 and whole, as a softmax over one class is always "
+            "`num_classes` must be an integer, at least 2, as a softmax over one class is always "
             "right; make all that is not the object a class of its own, `background`. "
             f"Received: {num_classes}"
         )

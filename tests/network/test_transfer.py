@@ -217,7 +217,7 @@ def test_what_cannot_be_changed_is_said(trained, on_keras, refused):
     assert "expected a LabelSet" in refused(with_classes, trained, 3)
     assert "appears twice" in refused(with_classes, trained, ["a", "a"])
     for model in (trained, on_keras):
-        with pytest.raises(ValueError, match="must be at least 2"):
+        with pytest.raises(ValueError, match="at least 2, as a softmax"):
             with_classes(model, ["one"])
         with pytest.raises(ValueError, match="`input_shape` must be"):
             with_classes(model, NAMES, input_shape=(49, 49))
