@@ -55,6 +55,8 @@ class Folds:
         before = json.loads(times.read_text()) if times.exists() else before
         if before["finished"]:
             return out
+        if "began" in before and (out / "last.keras").exists():  # killed: until its last checkpoint
+            before["seconds"] += max((out / "last.keras").stat().st_mtime - before["began"], 0)
         recipe = train.recipe("camvid_lite0", **changes, train_split=splits[0], val_split=splits[1])
         pictures = [len(self.source(split)) for split in splits]
         seconds = estimate.seconds(recipe, *pictures, self.speed)
@@ -67,12 +69,13 @@ class Folds:
         command = [sys.executable, "-m", "keras_pspnet", "train", "camvid_lite0", "--resume"]
         command += ["--data-dir", self.data, "--out", str(out), "--set", *fields]
         command += ["--teacher", str(teacher)] if teacher else []
-        began, finished = time.monotonic(), False
+        began, finished = time.time(), False
+        write_json(times, {**before, "began": began})
         try:
             subprocess.run(command, check=True)
             finished = True
         finally:
-            note = {"finished": finished, "seconds": before["seconds"] + time.monotonic() - began}
+            note = {"finished": finished, "seconds": before["seconds"] + time.time() - began}
             note["GFLOP per second"] = [*before["GFLOP per second"], self.speed]
             write_json(times, note)
         return out

@@ -50,6 +50,7 @@ CANDIDATES = {  # name -> changes of the recipe camvid_lite0, in this order
 }
 SHORT = {"epochs": 14, "output_stride": 16, "coarse_epochs": 0}
 TOGETHER = CANDIDATES["detail"] | CANDIDATES["averaged"]
+COMMAND = "python benchmarks/streets.py CAMVID"
 LICENCE = "CC BY-NC 4.0 (CamVid: research use only)"
 
 
@@ -67,7 +68,7 @@ class Study:
         self.settings = {**STUDY, "epochs": epochs}
         self.results = json.loads(result.read_text()) if result.exists() else {}
         self.results |= {
-            "command": "python benchmarks/streets.py CAMVID",
+            "command": COMMAND,
             "data": "CamVid, 11 classes at 480x360, train and val; folds: clip 0006R0 left out, "
             "clip 0001TP left out; their confusion matrices added up",
             "protocol": "whole picture at the model's size, one scale, no flip; the last epoch",
@@ -150,8 +151,8 @@ class Study:
         if self.dry:
             return
         final = self.results["final"]
-        make_preset("plain_lite0", runs["plain_lite0"], self.folds.data, final["before"])
-        self.phone_preset(runs["camvid_lite0"], final["float"], final["int8"])
+        make_preset("plain_lite0", runs["plain_lite0"], self.folds.data, final["before"], COMMAND)
+        self.phone_preset(runs["camvid_lite0"], final["float"], final["int8"], COMMAND)
 
     def short(self):
         """Train SHORT on train and val, and on both folds, also without TOGETHER; the preset."""
@@ -163,15 +164,15 @@ class Study:
             found["int8"] = self.folds.scored(after, "int8")
             self.results["short"] = {**self.results.get("short", {}), **found}
             write_json(self.result, self.results)
-            self.phone_preset(run, found["float"], found["int8"])
+            self.phone_preset(run, found["float"], found["int8"], f"{COMMAND} --short")
         before = self.trained("short_before", SHORT, False)
         if not self.dry:
             self.results["short"]["before"] = self.folds.scored(before)
             write_json(self.result, self.results)
 
-    def phone_preset(self, run, found, found_int8):
+    def phone_preset(self, run, found, found_int8, command):
         """Write the preset of a run on train and val, its int8 file and its curves."""
-        make_preset("camvid_lite0", run, self.folds.data, found)
+        make_preset("camvid_lite0", run, self.folds.data, found, command)
         out, name = HERE.parent / "presets", "camvid_lite0_int8.tflite"
         model = keras_pspnet.from_preset(out / "camvid_lite0.keras")
         file = self.folds.exported(model, self.folds.runs / f"{run.name}.files", "train+val")
@@ -183,7 +184,7 @@ class Study:
         (HERE / "results" / "streets_curves.png").write_bytes(curves)
 
 
-def make_preset(name, run, data, found):
+def make_preset(name, run, data, found, made_by):
     """Write a preset of a run's last network; its card has the scores of the folds."""
     line = {"split": " and ".join(f"clip:{clip}" for clip in CLIPS), "pictures": found["pictures"]}
     line["protocol"] = "two networks trained alike without these clips, their matrices added up"
@@ -191,7 +192,7 @@ def make_preset(name, run, data, found):
     command = [sys.executable, str(HERE / "make_preset.py"), str(run), "--name", name]
     command += ["--model", "last.keras", "--data-dir", data, "--licence", LICENCE]
     command += ["--scores", json.dumps([line])]
-    command += ["--command", "python benchmarks/streets.py CAMVID"]
+    command += ["--command", made_by]
     command += ["--trained-on", "CamVid train and val, 468 pictures of 480x360, from ImageNet"]
     subprocess.run(command, check=True)
 
