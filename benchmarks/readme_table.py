@@ -300,11 +300,30 @@ def failures():
     return lines
 
 
+def streets():
+    """Return Markdown lines: the phone network on drives that it never saw."""
+    forms = read("streets")["short"]
+    names = {"before": "the recipe without both", "float": "float32", "int8": "int8"}
+    rows = {names[form]: forms[form] for form in names if form in forms}
+    classes = next(iter(rows.values()))["classes"]
+    lines = ["| | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]
+    means = {key: key.replace("_", " ") for key in ("mIoU", "pixel_accuracy")}
+    for key, label in means.items():
+        lines.append(f"| {label} | " + " | ".join(f"{row[key]:.3f}" for row in rows.values()) + " |")
+    for clip in next(iter(rows.values()))["folds"]:
+        found = (f"{row['folds'][clip]['mIoU']:.3f}" for row in rows.values())
+        lines.append(f"| mIoU of {clip} alone | " + " | ".join(found) + " |")
+    for name in classes:
+        found = (f"{row['classes'][name]:.2f}" for row in rows.values())
+        lines.append(f"| {name} | " + " | ".join(found) + " |")
+    return lines
+
+
 BLOCKS = {
     "README.md": [figures],
     "docs/reliability.md": [mutations],
     "docs/cluster.md": [cluster],
-    "docs/results.md": [scenes, camvid, peers, training, reading, mobile, pictures],
+    "docs/results.md": [scenes, camvid, streets, peers, training, reading, mobile, pictures],
     "docs/what-it-sees.md": [receptive_field, failures],
 }
 
