@@ -309,7 +309,9 @@ def streets():
     lines = ["| | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]
     means = {key: key.replace("_", " ") for key in ("mIoU", "pixel_accuracy")}
     for key, label in means.items():
-        lines.append(f"| {label} | " + " | ".join(f"{row[key]:.3f}" for row in rows.values()) + " |")
+        lines.append(
+            f"| {label} | " + " | ".join(f"{row[key]:.3f}" for row in rows.values()) + " |"
+        )
     for clip in next(iter(rows.values()))["folds"]:
         found = (f"{row['folds'][clip]['mIoU']:.3f}" for row in rows.values())
         lines.append(f"| mIoU of {clip} alone | " + " | ".join(found) + " |")

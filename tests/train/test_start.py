@@ -154,7 +154,8 @@ def test_a_run_from_scratch_does_not_go_on_from_a_start(tmp_path, base, refused)
 def start(**plan):
     plan = {
         "backbone": "resnet50", "output_stride": 8, "bins": [2, 3], "pooling": "max",
-        "reduce_channels": False, "channels": 64, "dropout": 0.2, "align_corners": False, **plan,
+        "reduce_channels": False, "detail": 0, "channels": 64, "dropout": 0.2,
+        "align_corners": False, **plan,
     }  # fmt: skip
     return Start("old.keras", "old.keras", "0" * 64, plan, LabelSet.numbered(3))
 
