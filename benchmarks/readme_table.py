@@ -193,6 +193,23 @@ def reading():
     return lines
 
 
+def scaling():
+    """Return Markdown lines: a training step divided over devices and processes of one machine."""
+    result = read("scaling")
+    lines = ["| engine, devices, processes | seconds a step | pictures a second |"]
+    lines.append("|---|---:|---:|")
+    for name, row in result["rows"].items():
+        engine, devices, processes = name.split(",")[0], row["devices"], row["processes"]
+        found = f"{row['seconds_a_step']:.2f} | {row['pictures_a_second']:.0f}"
+        lines.append(f"| {engine}, {devices}, {processes} | {found} |")
+    sizes, read_rate = result["bytes_a_step"], result["pictures_read_a_second"]
+    exchanged = (
+        f"{sizes['gradients'] / 1e6:.1f} MB of gradients and {sizes['batch_norms'] / 1e3:.0f}"
+    )
+    text = f"A step exchanges {exchanged} kB of batch norm statistics. {read_rate:.0f} pictures a "
+    return [*lines, "", f"{text}second are read and augmented."]
+
+
 def cluster():
     """Return Markdown lines: pictures a second on Ray, beside one process and the bare runner."""
     networks = read("cluster")["networks"]
@@ -325,6 +342,7 @@ BLOCKS = {
     "README.md": [figures],
     "docs/reliability.md": [mutations],
     "docs/cluster.md": [cluster],
+    "docs/several-devices.md": [scaling],
     "docs/results.md": [scenes, camvid, streets, peers, training, reading, mobile, pictures],
     "docs/what-it-sees.md": [receptive_field, failures],
 }
