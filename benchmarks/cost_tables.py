@@ -85,15 +85,14 @@ def scaling():
     lines = ["| engine, devices, processes | seconds a step | pictures a second |"]
     lines.append("|---|---:|---:|")
     for name, row in result["rows"].items():
-        engine, devices, processes = name.split(",")[0], row["devices"], row["processes"]
+        engine = {"tensorflow": "TensorFlow", "jax": "JAX"}[name.split(",")[0]]
+        devices, processes = row["devices"], row["processes"]
         found = f"{row['seconds_a_step']:.2f} | {row['pictures_a_second']:.0f}"
         lines.append(f"| {engine}, {devices}, {processes} | {found} |")
     sizes, read_rate = result["bytes_a_step"], result["pictures_read_a_second"]
-    exchanged = (
-        f"{sizes['gradients'] / 1e6:.1f} MB of gradients and {sizes['batch_norms'] / 1e3:.0f}"
-    )
-    text = f"A step exchanges {exchanged} kB of batch norm statistics. {read_rate:.0f} pictures a "
-    return [*lines, "", f"{text}second are read and augmented."]
+    gradients, norms = sizes["gradients"] / 1e6, sizes["batch_norms"] / 1e3
+    lines += ["", f"A step exchanges {gradients:.1f} MB of gradients and {norms:.0f} kB of batch"]
+    return [*lines, f"norm statistics. {read_rate:.0f} pictures a second are read and augmented."]
 
 
 def cluster():
