@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-from machine import machine
 
 ROOT = Path(__file__).parent.parent
 RESULT = Path(__file__).parent / "results" / "export_time.json"
@@ -34,6 +33,8 @@ def main():
     options = parser.parse_args()
     if options.worker:
         return worker(options.pictures)
+    from machine import machine  # which needs this version of the package
+
     result = {"command": "python benchmarks/export_time.py", "machine": machine()}
     result |= {"network": f"PSPNet-50, {SIDE}x{SIDE}", "formats": FORMATS}
     result |= {"pictures": options.pictures, "before": options.before}

@@ -21,8 +21,12 @@ from keras_pspnet.data.pairs import by_stems, masks_in, paired
 from keras_pspnet.errors import UserError, raise_first
 from keras_pspnet.files import composed, evenly_spaced, pictures_in, read_bytes
 from keras_pspnet.labels import IGNORE, LabelSet
+from keras_pspnet.progress import track
 
 COLOR_FILES = {"labelmap.txt": labelmap_txt, "label_colors.txt": label_colors_txt}
+
+LONG = 5000
+"""Number of masks above which reading them all shows its progress."""
 
 
 def plain(path: Path, given: Given, labels: LabelSet | None) -> Layout | None:
@@ -256,7 +260,10 @@ def _values(folder: Path, files) -> Values:
 
 @functools.lru_cache(maxsize=8)  # a command opens several splits, and one split several times
 def _counted(folder: Path, files) -> Values:
-    return values_in(((file, file) for file, _ in files), folder)
+    masks = ((file, file) for file, _ in files)
+    if len(files) > LONG:
+        masks = track(masks, "reading masks", len(files))
+    return values_in(masks, folder)
 
 
 def pair(folders, labels: LabelSet, table) -> tuple[dict, list[UserError]]:
