@@ -57,7 +57,7 @@ class Recipe:
         pooling: how the pyramid pools.
         reduce_channels: true puts a 1x1 convolution into each branch of the pyramid.
         channels: width of the main head.
-        detail: width of a branch at stride 4 for thin things, which the paper has not; 0 builds
+        detail: width of a branch at stride 4 for thin objects, which the paper has not; 0 builds
             none.
         dropout: share of the feature maps dropped before each classifier.
         align_corners: true upsamples with the corner pixels aligned, as the authors do.
@@ -66,13 +66,13 @@ class Recipe:
         val_split: split to validate on.
         train_images: number of training pictures to use, from the first on; none uses all.
         val_images: number of validation pictures to use, from the first on; none uses all.
-        batch_size: pictures that are computed at once, 2 or more where a pyramid branch of one
-            region has a batch norm; an epoch leaves out an incomplete last step.
+        batch_size: number of pictures in a batch, at least 2 if bins contains 1; an epoch leaves
+            out an incomplete last step.
         accumulate: number of batches whose gradients make one step, for less memory.
         precision: what most layers compute in; weights, batch statistics and losses stay float32.
         epochs: how often each training picture is seen.
-        least_steps: number of steps that a training has at least: with few pictures it has more
-            epochs, coarse ones in proportion.
+        least_steps: minimum number of steps of a training; with few pictures epochs are added,
+            coarse ones in proportion.
         patience: number of epochs without a better score on the validation pictures after which the
             training ends, as Keras's EarlyStopping; coarse epochs do not count. none ends no
             training early.
@@ -86,8 +86,8 @@ class Recipe:
         decay: L2 weight decay, added to the gradient.
         ema: momentum of the moving average of the weights (Keras's ema_momentum) that is scored
             after each epoch and kept in best.keras; 0 keeps none.
-        norm_batches: number of training batches on which batch norm's statistics are taken anew for
-            what is scored; 0 takes the moving ones.
+        norm_batches: number of training batches from which batch norm's statistics are computed
+            anew for what is scored; 0 takes the moving averages.
         aux_weight: weight of the auxiliary loss (paper, table 2: 0.4 is best).
         resize_to_crop: true resizes each picture to the crop before augmentation, as evaluation
             does, for pictures of many sizes; false takes pictures at their own size.
@@ -95,8 +95,7 @@ class Recipe:
         rotation: greatest angle of the augmentation, in degrees.
         blur_share: probability of a blur in the augmentation.
         color: greatest change of brightness, contrast and saturation in the augmentation.
-        copy_paste: probability that the things of rare classes in another training picture are
-            pasted into one.
+        copy_paste: probability of pasting the objects of rare classes in another training picture.
         class_weights: true weighs classes by the square root of median frequency / frequency.
         jaccard: weight of the soft Jaccard loss in the main loss.
         dice: weight of the soft Dice loss in the main loss.
@@ -105,8 +104,7 @@ class Recipe:
         ohem_threshold: OHEM: the main loss counts only pixels whose true class has a predicted
             probability below it; none counts all.
         seed: seed of the first weights, the order of the pictures, augmentation and dropout.
-        checkpoint_seconds: last.keras is written after the first step that ends this many seconds
-            after the previous writing.
+        checkpoint_seconds: minimum time between two writings of last.keras, in seconds.
 
     Raises:
         UserError: a value of another type, out of its range, or values that exclude each other.
