@@ -101,7 +101,7 @@ def exported(model, train, folder):
     """The files of a model, trained or not: nothing is refused."""
     from keras_pspnet.export.converters import Converter
     from keras_pspnet.export.deliver import with_fixed_size
-    from keras_pspnet.export.formats import CALIBRATION_PICTURES
+    from keras_pspnet.export.formats import RANGE_PICTURES
     from keras_pspnet.export.tflite_file import add_metadata
     from keras_pspnet.files import evenly_spaced, write_bytes
     from keras_pspnet.images import resize_image
@@ -110,7 +110,7 @@ def exported(model, train, folder):
     size, labels = model.input.shape[1:3], labels_of(model)
     pictures = [
         resize_image(train.read(index)[0], size)[None]
-        for index in evenly_spaced(range(len(train)), CALIBRATION_PICTURES)
+        for index in evenly_spaced(range(len(train)), RANGE_PICTURES)
     ]
     files = {kind: folder / f"pspnet_{kind}.tflite" for kind in FORMATS}
     with tempfile.TemporaryDirectory() as scratch:

@@ -13,7 +13,7 @@ from keras_pspnet.export.calibration import (
     check_pictures,
     pictures_of,
 )
-from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES, COMMAND_FORMATS
+from keras_pspnet.export.formats import CALIBRATED, COMMAND_FORMATS, COMPARED_PICTURES
 from keras_pspnet.files import evenly_spaced, read_bytes
 from keras_pspnet.images import as_picture, read_image
 from keras_pspnet.inference.presets import recipe_file
@@ -67,7 +67,7 @@ def choose(model, given, formats) -> Choice:
     if given:
         pictures = pictures_of(given)
         # export_files takes the same ones.
-        checked = evenly_spaced(pictures, CALIBRATION_PICTURES)
+        checked = evenly_spaced(pictures, COMPARED_PICTURES)
         check_pictures((str(path), read_image(path)) for path in checked)
         return Choice(chosen, pictures, "given pictures")
     run, why = recipe_file(model), ""
@@ -121,7 +121,7 @@ def training_sample(file: Path) -> tuple[list, LabelSet]:
     options = {"split": recipe.train_split, "size": size, "download": False}
     source = open_source(recipe.dataset, data_dir, **options).first(recipe.train_images).paired()
     pairs = []
-    for index in evenly_spaced(range(len(source)), CALIBRATION_PICTURES):
+    for index in evenly_spaced(range(len(source)), COMPARED_PICTURES):
         image, mask = source.read(index)
         pairs.append((next(iter(source.files(index)), image), mask))
     return pairs, source.labels

@@ -11,9 +11,9 @@ import numpy as np
 from keras_pspnet.errors import UserError
 from keras_pspnet.export.calibration import read_pictures, shortened
 from keras_pspnet.export.formats import (
-    CALIBRATION_PICTURES,
     CLASS_LOSS,
     EXACT_PICTURES,
+    RANGE_PICTURES,
     WARN_BELOW,
 )
 from keras_pspnet.files import evenly_spaced
@@ -77,8 +77,8 @@ class ComparisonPictures:
         return cls(images, masks, expected, keras_predictor, source, faults)
 
     def calibration_inputs(self) -> Iterator[np.ndarray]:
-        """Yield at most `CALIBRATION_PICTURES` inputs of the model: uint8 (1, H, W, 3)."""
-        return map(self._input, evenly_spaced(self.images, CALIBRATION_PICTURES))
+        """Yield at most `RANGE_PICTURES` inputs of the model: uint8 (1, H, W, 3)."""
+        return map(self._input, evenly_spaced(self.images, RANGE_PICTURES))
 
     def _input(self, image):
         return resize_image(image, self.keras_predictor.size)[None]

@@ -9,7 +9,7 @@ import numpy as np
 
 from keras_pspnet import scenes
 from keras_pspnet.errors import UserError
-from keras_pspnet.export.formats import CALIBRATED, CALIBRATION_PICTURES
+from keras_pspnet.export.formats import CALIBRATED, COMPARED_PICTURES
 from keras_pspnet.files import evenly_spaced, is_picture, list_images
 from keras_pspnet.images import as_picture
 
@@ -89,7 +89,7 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
 
     Returns:
         (name, image uint8 (H, W, 3), mask or None) of each, without masks of at most
-        `CALIBRATION_PICTURES`; and `source` with their number.
+        `COMPARED_PICTURES`; and `source` with their number.
 
     Raises:
         UserError: no pictures, a picture that cannot be read, an array that `as_picture` refuses,
@@ -108,9 +108,9 @@ def read_pictures(calibration, size, source: str, say: Callable) -> tuple[list[t
     pairs = [item if isinstance(item, (tuple, list)) else (item, None) for item in pictures]
     source = f"{len(pairs)} {source}"
     chosen = list(enumerate(pairs))
-    if len(pairs) > CALIBRATION_PICTURES and any(mask is None for _, mask in pairs):
-        chosen = evenly_spaced(chosen, CALIBRATION_PICTURES)
-        source = f"{CALIBRATION_PICTURES} of {source}"
+    if len(pairs) > COMPARED_PICTURES and any(mask is None for _, mask in pairs):
+        chosen = evenly_spaced(chosen, COMPARED_PICTURES)
+        source = f"{COMPARED_PICTURES} of {source}"
     read, numbers = [], []
     for number, (given, mask) in chosen:
         is_path = isinstance(given, (str, os.PathLike))

@@ -76,8 +76,8 @@ def export_model(
         calibration: pictures like those the device will see. int8 and int16 take the ranges of
             their activations from them, and every file is compared on them. A folder, or a list of
             paths, of uint8 arrays (H, W, 3), or of (image, mask) pairs; with masks the card also
-            has the IoU of the file and of the Keras model. Ranges are taken from at most 32
-            pictures, evenly spaced; without masks only these are compared. "scenes": 8 generated
+            has the IoU of the file and of the Keras model. Ranges are taken from at most 16
+            pictures, evenly spaced; without masks at most 32 are compared. "scenes": 8 generated
             scenes, enough to compare on, but not to calibrate a model of real pictures. Required
             for int8 and int16; the other formats are compared on "scenes" by default.
         labels: a LabelSet that replaces the model's own.
