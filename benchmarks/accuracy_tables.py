@@ -128,3 +128,18 @@ def failures():
             listed = ", ".join(f"{answer} {number:.0f}" for answer, number in answers)
             lines.append(f"- {kind}, {variant}: {listed or 'none'}.")
     return lines
+
+
+def ablations():
+    """Return Markdown lines: the paper's tables 1 to 4 on generated scenes."""
+    lines = []
+    for title, rows in read("ablations")["tables"].items():
+        title = f"Table {title}" if title[0].isdigit() else title.capitalize()
+        lines += [f"### {title}", "", "| | mIoU, % | seeds | paper, % |", "|---|---:|---:|---:|"]
+        for name, row in rows.items():
+            score = f"{100 * row['mIoU']:.1f}"
+            score += f" ± {100 * row['mIoU_std']:.1f}" if row["seeds"] > 1 else ""
+            paper = row["paper_mIoU"] or ""
+            lines.append(f"| {name} | {score} | {row['seeds']} | {paper} |")
+        lines.append("")
+    return lines[:-1]
