@@ -143,3 +143,13 @@ def ablations():
             lines.append(f"| {name} | {score} | {row['seeds']} | {paper} |")
         lines.append("")
     return lines[:-1]
+
+
+def ablations_camvid():
+    """Return Markdown lines: the pyramid and the auxiliary loss on a drive of CamVid left out."""
+    rows = read("ablations")["camvid"]["rows"]
+    lines = ["| | mIoU, % | pixel accuracy, % | minutes |", "|---|---:|---:|---:|"]
+    for name, row in rows.items():
+        score, accuracy = 100 * row["mIoU"], 100 * row["pixel_accuracy"]
+        lines.append(f"| {name} | {score:.1f} | {accuracy:.1f} | {row['seconds'] / 60:.0f} |")
+    return lines

@@ -64,7 +64,7 @@ def figures():
 
 BLOCKS = {
     "README.md": [figures],
-    "docs/ablations.md": [accuracy_tables.ablations],
+    "docs/ablations.md": [accuracy_tables.ablations, accuracy_tables.ablations_camvid],
     "docs/cluster.md": [cost_tables.cluster],
     "docs/reliability.md": [cost_tables.mutations],
     "docs/results.md": [

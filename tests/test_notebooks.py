@@ -62,7 +62,8 @@ def test_a_notebook_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     small = nbformat.v4.new_code_cell(UNTRACED + SMALL[name])
     notebook.cells.insert(parameters(notebook) + 1, small)
     (tmp_path / "notebooks").mkdir()
-    (tmp_path / "export").symlink_to(NOTEBOOKS.parent / "export")
+    for folder in ("benchmarks", "export"):
+        (tmp_path / folder).symlink_to(NOTEBOOKS.parent / folder)
     nbclient.NotebookClient(
         notebook,
         timeout=300,
