@@ -61,7 +61,8 @@ def camvid():
 def streets():
     """Return Markdown lines: the phone network on drives that it never saw."""
     forms = read("streets")["short"]
-    names = {"before": "the recipe without both", "float": "float32", "int8": "int8"}
+    names = {"short_before": "without these", "short": "detail and averages"}
+    names |= {"short_colors": "and colours", "int8": "this in int8"}
     rows = {names[form]: forms[form] for form in names if form in forms}
     classes = next(iter(rows.values()))["classes"]
     lines = ["| | " + " | ".join(rows) + " |", "|---|" + "---:|" * len(rows)]

@@ -40,6 +40,7 @@ SCORES = {
     ("baseline+detail+averaged", "keras"): 0.54,
     ("baseline+detail+pasted", "keras"): 0.56,
     ("baseline+detail+pasted+dice", "keras"): 0.56,
+    ("baseline+detail+pasted+colors", "keras"): 0.55,
     ("baseline+detail+pasted+taught", "keras"): 0.57,
     ("baseline+detail+pasted+taught", "norms"): 0.58,
 }
@@ -75,7 +76,8 @@ def test_each_candidate_stands_beside_what_gained_before(streets, tmp_path):
 def test_averaged_weights_have_their_statistics_already(streets, tmp_path):
     scores = {**SCORES, ("baseline+detail+averaged", "keras"): 0.6}
     scores |= {
-        (f"baseline+detail+averaged+{n}", "keras"): 0.1 for n in ("pasted", "dice", "taught")
+        (f"baseline+detail+averaged+{n}", "keras"): 0.1
+        for n in ("pasted", "dice", "colors", "taught")
     }
     study = streets.Study(Recorded(tmp_path, scores), tmp_path / "streets.json", 3)
     study.study()
@@ -97,3 +99,23 @@ def test_one_candidate_alone_and_an_estimate_write_nothing_else(streets, tmp_pat
         "final-0006R0", "final-0001TP", "final_seed1-0006R0", "before-0006R0", "before-0001TP",
         "all", "plain",
     ]  # fmt: skip
+
+
+def test_the_short_comparison_makes_the_preset_of_all_that_it_compares(streets, tmp_path):
+    names = ("short_colors", "short", "short_before")
+    folds = Recorded(tmp_path, {(name, kind): 0.5 for name in names for kind in ("keras", "int8")})
+    study, presets = streets.Study(folds, tmp_path / "streets.json", 3), []
+    study.phone_preset = lambda *given: presets.append(given)
+    study.short()
+    changes = {name: given for name, given, *_ in folds.trainings}
+    together = {**streets.SHORT, "detail": 32, "ema": 0.99, "norm_batches": 16}
+    assert changes["short-0006R0"] == together
+    assert changes["short_before-0001TP"] == streets.SHORT
+    assert changes["short_colors-0006R0"] == changes["short_colors-all"]
+    assert changes["short_colors-all"] == {**together, "color": 0.6}
+    ((run, *_, command),) = presets
+    assert run == tmp_path / "short_colors-all" and command.endswith("CAMVID --short")
+    assert folds.trainings[0][2] == ("train+val", "val")
+    assert set(json.loads((tmp_path / "streets.json").read_text())["short"]) == {
+        "changes", "int8", *names,
+    }  # fmt: skip
