@@ -205,7 +205,7 @@ def write(done: dict, out: Path) -> None:
         "command": "python benchmarks/ablations.py",
         "machine": machine(),
         "recipe": {"name": "scenes", **SHORT},
-        "hours": round(sum(row["seconds"] for row in done.values()) / 3600, 2),
+        "hours": round(sum(row["seconds"] for row in (*done.values(), *camvid.values())) / 3600, 2),
         "tables": tables,
         "camvid": {"clip": CAMVID_CLIP, "recipe": CAMVID_RECIPE, "rows": camvid},
     }
