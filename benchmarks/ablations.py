@@ -137,7 +137,7 @@ def trained(folder: Path, changes: dict, seed: int) -> dict:
         plain = {key: value for key, value in changes.items() if key in B1236}
         model = keras_pspnet.load_model(folder.parent / name(plain, seed))
         test = {"crop": (185, 185), "scales": TEST_SCALES, "flip": True}
-        return written(folder, model, test, time.monotonic())
+        return written(folder, model, time.monotonic(), "scenes", split="val", **test)
     start, depth = time.monotonic(), changes.pop("depth", None)
     recipe = keras_pspnet.train.recipe("scenes", **changes)
     network = None
@@ -152,13 +152,13 @@ def trained(folder: Path, changes: dict, seed: int) -> dict:
             labels=SCENES,
         )
     keras_pspnet.train.fit(recipe, folder, start=network, resume=True)
-    return written(folder, keras_pspnet.load_model(folder), {}, start)
+    return written(folder, keras_pspnet.load_model(folder), start, "scenes", split="val")
 
 
-def written(folder: Path, model, test: dict, start: float) -> dict:
-    """Score a network on the held-out scenes, and write the scores into its folder."""
-    found = keras_pspnet.evaluate(model, "scenes", split="val", **test)
-    row = {key: found[key] for key in ("mIoU", "pixel_accuracy")}
+def written(folder: Path, model, start: float, *data, **test) -> dict:
+    """Score a network, and write the scores into its folder; `evaluate` takes `data` and `test`."""
+    found = keras_pspnet.evaluate(model, *data, **test)
+    row = {key: found[key] for key in ("mIoU", "pixel_accuracy", "classes")}
     row["seconds"] = round(time.monotonic() - start, 1)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "scores.json").write_text(json.dumps(row))
@@ -172,10 +172,7 @@ def trained_on_camvid(folder: Path, changes: dict, data) -> None:
     start = time.monotonic()
     keras_pspnet.train.fit(recipe, folder, data_dir=data, resume=True)
     model = keras_pspnet.load_model(folder / "last.keras")
-    found = keras_pspnet.evaluate(model, "camvid", data, split=f"clip:{CAMVID_CLIP}")
-    row = {key: found[key] for key in ("mIoU", "pixel_accuracy", "classes")}
-    row["seconds"] = round(time.monotonic() - start, 1)
-    (folder / "scores.json").write_text(json.dumps(row))
+    written(folder, model, start, "camvid", data, split=f"clip:{CAMVID_CLIP}")
 
 
 def write(done: dict, out: Path) -> None:

@@ -160,7 +160,10 @@ class Study:
         """Train SHORT with COLORS on train and val, and the preset; it and less on both folds."""
         run = self.folds.trained("short_colors-all", {**SHORT, **COLORS}, ("train+val", "val"))
         tried = {"short_colors": COLORS, "short": TOGETHER, "short_before": {}}
-        found = self.results.setdefault("short", {"changes": {**SHORT, **COLORS}})
+        found = self.results["short"] = {
+            **self.results.get("short", {}),
+            "changes": {**SHORT, **COLORS},
+        }
         for name, changes in tried.items():
             runs = self.trained(name, {**SHORT, **changes}, False)
             if self.dry:
